@@ -1,0 +1,178 @@
+// Python module graphmatch._native_cpu: batches of problems as addresses, sizes and strides.
+//
+// Sizes are checked here; the GIL is released while the batch runs over the thread pool. Strides are in elements; a
+// batch stride of 0 shares one array among all problems.
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "bindings/lawler_arguments.hpp"
+#include "bindings/thread_pool.hpp"
+#include "core/dual_ascent_solver.hpp"
+#include "core/lawler.hpp"
+#include "core/linear.hpp"
+#include "core/objective_kernel.hpp"
+#include "core/team.hpp"
+
+namespace py = pybind11;
+
+namespace graphmatch {
+namespace {
+
+// Where the answers of a batch go: arrays of `batch` entries, the assignment with one row of `rows` per problem.
+struct Answers {
+  std::uintptr_t assignment, objective, lower_bound, status, iterations;
+
+  void write(std::int64_t index, const Solution& solution) const {
+    pointer<double>(objective)[index] = solution.objective;
+    pointer<double>(lower_bound)[index] = solution.lower_bound;
+    pointer<std::int64_t>(status)[index] = static_cast<std::int64_t>(solution.status);
+    pointer<std::int64_t>(iterations)[index] = solution.iterations;
+  }
+
+  // Padding rows of an answer are unmatched.
+  std::int64_t* cleared_assignment(std::int64_t index, std::int64_t rows) const {
+    std::int64_t* row = pointer<std::int64_t>(assignment) + index * rows;
+    std::fill_n(row, rows, std::int64_t{-1});
+    return row;
+  }
+};
+
+// Time limit, threads and Ctrl-C of one call.
+struct Budget {
+  double time_limit;  // seconds, negative = none
+  std::int64_t threads;
+
+  template <class Task>
+  void run(std::int64_t batch, const Task& task) const {
+    require(batch >= 0, "the batch size must not be negative");
+    require(threads >= 1, "threads must be at least 1");
+    bool interrupted = false;
+    {
+      const py::gil_scoped_release release;
+      Stop stop(time_limit, [&] {
+        const py::gil_scoped_acquire acquire;
+        interrupted = interrupted || PyErr_CheckSignals() != 0;
+        return interrupted;
+      });
+      ThreadPool::instance().run(batch, threads, stop, [&](std::int64_t index) { task(index, stop); });
+    }
+    if (interrupted) throw py::error_already_set();
+  }
+};
+
+// Checks the size of one problem of a padded batch: sizes come from a tensor that Python may have changed.
+template <class T>
+LawlerProblem<T> checked_problem(const LawlerBatch<T>& batch, std::int64_t index) {
+  const LawlerProblem<T> problem = batch.problem(index);
+  const LawlerProblem<T>& padded = batch.first;
+  require(0 <= problem.rows && problem.rows <= padded.rows && 0 <= problem.columns &&
+              problem.columns <= padded.columns && 0 <= problem.edge_count1 &&
+              problem.edge_count1 <= padded.edge_count1 && 0 <= problem.edge_count2 &&
+              problem.edge_count2 <= padded.edge_count2,
+          "sizes of problem " + std::to_string(index) + " must fit into the padded batch");
+  return problem;
+}
+
+// Calls task(problem) with problem `index` in the batch's element type.
+template <class Task>
+void with_problem(const LawlerArguments& arguments, std::int64_t index, const Task& task) {
+  if (arguments.is_double) {
+    task(checked_problem(arguments.problems<double>(), index));
+  } else {
+    task(checked_problem(arguments.problems<float>(), index));
+  }
+}
+
+void lawler_dual_ascent(const LawlerArguments& arguments, const DualAscentOptions& options, const Budget& budget,
+                        const Answers& answers) {
+  budget.run(arguments.batch, [&](std::int64_t index, Stop& stop) {
+    std::int64_t* assignment = answers.cleared_assignment(index, arguments.rows);
+    with_problem(arguments, index, [&](const auto& problem) {
+      answers.write(index, solve_dual_ascent(problem, options, stop, assignment));
+    });
+  });
+}
+
+// Objective of given assignments; NaN where the problem or the assignment is invalid.
+void evaluate_lawler_objective(const LawlerArguments& arguments, std::uintptr_t assignment, const Budget& budget,
+                               std::uintptr_t objective) {
+  budget.run(arguments.batch, [&](std::int64_t index, Stop&) {
+    const std::int64_t* x = pointer<const std::int64_t>(assignment) + index * arguments.rows;
+    with_problem(arguments, index, [&](const auto& problem) {
+      SerialTeam alone;
+      pointer<double>(objective)[index] =
+          is_valid(problem) ? lawler_objective(problem, x, alone) : invalid_solution().objective;
+    });
+  });
+}
+
+void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t columns, std::uintptr_t costs,
+                       std::int64_t batch_stride, std::uintptr_t sizes, bool complete, double unmatched_cost,
+                       bool is_double, const Budget& budget, const Answers& answers) {
+  auto solve = [&](auto element, std::int64_t index) {
+    LinearProblem<decltype(element)> problem;
+    problem.rows = rows;
+    problem.columns = columns;
+    if (sizes != 0) {
+      const std::int64_t* size = pointer<const std::int64_t>(sizes) + 2 * index;
+      require(0 <= size[0] && size[0] <= rows && 0 <= size[1] && size[1] <= columns,
+              "sizes of problem " + std::to_string(index) + " must fit into the padded batch");
+      problem.rows = size[0];
+      problem.columns = size[1];
+    }
+    problem.costs = pointer<const decltype(element)>(costs) + index * batch_stride;
+    problem.stride = columns;
+    problem.complete = complete;
+    problem.unmatched_cost = unmatched_cost;
+    answers.write(index, solve_linear(problem, answers.cleared_assignment(index, rows)));
+  };
+  budget.run(batch, [&](std::int64_t index, Stop& stop) {
+    if (stop.requested()) {
+      answers.write(index, Solution{});  // overwritten by the exception that the stop becomes
+      return;
+    }
+    if (is_double) {
+      solve(double{}, index);
+    } else {
+      solve(float{}, index);
+    }
+  });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native_cpu, module) {
+  module.doc() = "CPU core of graphmatch. Private: call it through graphmatch._ops.";
+
+  bind_lawler_arguments(module);
+
+  py::class_<DualAscentOptions>(module, "DualAscentOptions")
+      .def(py::init(
+               [](std::int64_t max_iterations, double max_gap) { return DualAscentOptions{max_iterations, max_gap}; }),
+           py::kw_only(), py::arg("max_iterations"), py::arg("max_gap"));
+
+  py::class_<Budget>(module, "Budget")
+      .def(py::init([](double time_limit, std::int64_t threads) { return Budget{time_limit, threads}; }), py::kw_only(),
+           py::arg("time_limit"), py::arg("threads"));
+
+  py::class_<Answers>(module, "Answers")
+      .def(py::init([](std::uintptr_t assignment, std::uintptr_t objective, std::uintptr_t lower_bound,
+                       std::uintptr_t status, std::uintptr_t iterations) {
+             return Answers{assignment, objective, lower_bound, status, iterations};
+           }),
+           py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("lower_bound"), py::arg("status"),
+           py::arg("iterations"));
+
+  module.def("lawler_dual_ascent", &lawler_dual_ascent, py::arg("problems"), py::arg("options"), py::arg("budget"),
+             py::arg("answers"));
+  module.def("lawler_objective", &evaluate_lawler_objective, py::arg("problems"), py::arg("assignment"),
+             py::arg("budget"), py::arg("objective"));
+  module.def("linear_assignment", &linear_assignment, py::kw_only(), py::arg("batch"), py::arg("rows"),
+             py::arg("columns"), py::arg("costs"), py::arg("batch_stride"), py::arg("sizes"), py::arg("complete"),
+             py::arg("unmatched_cost"), py::arg("is_double"), py::arg("budget"), py::arg("answers"));
+}
+
+}  // namespace graphmatch

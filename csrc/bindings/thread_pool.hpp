@@ -1,0 +1,121 @@
+// One pool of worker threads for the process, shared by all calls from all Python threads.
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/stop.hpp"
+
+namespace graphmatch {
+
+class ThreadPool {
+ public:
+  // The pool of this process. A forked child gets a fresh one: threads do not survive a fork.
+  static ThreadPool& instance() {
+    static std::mutex mutex;
+    static ThreadPool* pool = nullptr;  // never destroyed: workers may outlive static destructors
+    static pid_t owner = 0;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (owner != getpid()) {
+      pool = new ThreadPool;
+      owner = getpid();
+    }
+    return *pool;
+  }
+
+  // Runs task(0) ... task(count - 1) on up to `threads` threads, the calling one included. Returns when all are done;
+  // the first exception is thrown here and asks the others to stop.
+  void run(std::int64_t count, std::int64_t threads, Stop& stop, const std::function<void(std::int64_t)>& task) {
+    auto job = std::make_shared<Job>(count, stop, task);
+    const std::int64_t helpers = std::min(threads, count) - 1;
+    if (helpers > 0) enlist(job, helpers);
+    job->work();
+    // Wakes up now and then so that the owner's poll can see an interrupt.
+    while (!job->wait_for(std::chrono::milliseconds(20))) stop.requested();
+    if (job->error) std::rethrow_exception(job->error);
+  }
+
+ private:
+  struct Job {
+    Job(std::int64_t count, Stop& stop, const std::function<void(std::int64_t)>& task)
+        : count(count), stop(stop), task(task) {}
+
+    void work() {
+      for (;;) {
+        const std::int64_t index = next.fetch_add(1);
+        if (index >= count) return;
+        try {
+          task(index);
+        } catch (...) {
+          const std::lock_guard<std::mutex> lock(mutex);
+          if (!error) error = std::current_exception();
+          stop.request();
+        }
+        if (done.fetch_add(1) + 1 == count) {
+          const std::lock_guard<std::mutex> lock(mutex);
+          finished.notify_all();
+        }
+      }
+    }
+
+    bool wait_for(std::chrono::milliseconds patience) {
+      std::unique_lock<std::mutex> lock(mutex);
+      return finished.wait_for(lock, patience, [&] { return done.load() >= count; });
+    }
+
+    const std::int64_t count;
+    Stop& stop;                                     // alive until run() returns, which is after the last task
+    const std::function<void(std::int64_t)>& task;  // likewise
+    std::atomic<std::int64_t> next{0};
+    std::atomic<std::int64_t> done{0};
+    std::mutex mutex;
+    std::condition_variable finished;
+    std::exception_ptr error;
+  };
+
+  void enlist(const std::shared_ptr<Job>& job, std::int64_t helpers) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (std::int64_t k = 0; k < helpers; ++k) jobs_.push_back(job);
+    while (static_cast<std::int64_t>(jobs_.size()) > idle_ && workers_ < kMaxWorkers) {
+      ++workers_;
+      ++idle_;
+      std::thread([this] { serve(); }).detach();
+    }
+    available_.notify_all();
+  }
+
+  void serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      available_.wait(lock, [&] { return !jobs_.empty(); });
+      const std::shared_ptr<Job> job = std::move(jobs_.front());
+      jobs_.pop_front();
+      --idle_;
+      lock.unlock();
+      job->work();
+      lock.lock();
+      ++idle_;
+    }
+  }
+
+  static constexpr std::int64_t kMaxWorkers = 256;
+
+  std::mutex mutex_;
+  std::condition_variable available_;
+  std::deque<std::shared_ptr<Job>> jobs_;
+  std::int64_t workers_ = 0;
+  std::int64_t idle_ = 0;
+};
+
+}  // namespace graphmatch

@@ -1,0 +1,36 @@
+// What every solver reports about one problem, beside the assignment itself.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "core/status.hpp"
+
+namespace graphmatch {
+
+struct Solution {
+  Status status = Status::kFeasible;
+  double objective = 0.0;
+  double lower_bound = 0.0;
+  std::int64_t iterations = 0;
+};
+
+inline Solution invalid_solution() {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  return {Status::kInvalid, nan, nan, 0};
+}
+
+// The minimum over no matching is +infinity.
+inline Solution infeasible_solution(std::int64_t iterations) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  return {Status::kInfeasible, infinity, infinity, iterations};
+}
+
+// Whether the gap is at most max_gap, relative to |objective| or to the problem's largest |cost|, whichever is larger:
+// near zero the objective says nothing about the size of the numbers it was summed from.
+inline bool is_closed(double objective, double lower_bound, double largest_cost, double max_gap) {
+  return objective - lower_bound <= max_gap * std::fmax(std::fabs(objective), largest_cost);
+}
+
+}  // namespace graphmatch

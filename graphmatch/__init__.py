@@ -1,0 +1,50 @@
+"""Batched, differentiable quadratic-assignment graph matching for PyTorch.
+
+One native call solves a whole batch of matching problems and returns the assignments, their objectives and certified
+lower bounds; gradient estimators send useful gradients through the discrete solutions. Costs are minimised everywhere.
+"""
+
+from graphmatch.affinity import cosine_affinity, edge_features
+from graphmatch.alignment import AlignmentDetails, BarycenterAlignment
+from graphmatch.batch import stack_problems
+from graphmatch.gradients import IMLE, BlackBox, GradientEstimator
+from graphmatch.graphs import Graph, complete_graph, knn_graph
+from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
+from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
+from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
+from graphmatch.result import MatchResult, Status
+from graphmatch.solve import solve
+from graphmatch.solvers import LAP, BruteForce, DualAscent, Solver
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IMLE",
+    "LAP",
+    "AlignmentDetails",
+    "BarycenterAlignment",
+    "BlackBox",
+    "BruteForce",
+    "DualAscent",
+    "GradientEstimator",
+    "Graph",
+    "GraphConvolution",
+    "KoopmansBeckmannProblem",
+    "LawlerProblem",
+    "LinearProblem",
+    "MatchResult",
+    "MatchingLayer",
+    "MessagePassing",
+    "Problem",
+    "Solver",
+    "Status",
+    "complete_graph",
+    "cosine_affinity",
+    "edge_features",
+    "hamming_loss",
+    "knn_graph",
+    "masked_mean",
+    "retrieval_accuracy",
+    "solve",
+    "stack_problems",
+]

@@ -1,0 +1,130 @@
+"""Every argument error of the library: what must hold, what was received, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+# Sums over millions of costs stay finite in double below this.
+LARGEST_COST = 1e100
+
+
+def message(where: str, argument: str, rule: str, received: object, cure: str) -> str:
+    """Returns the sentence every argument error of the library has the form of."""
+    return f"{where}: {argument} must {rule}; got {received}. {cure}"
+
+
+def describe(value: object) -> str:
+    """Returns the part of a value that argument errors show."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}, {value.dtype}, on {value.device}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def tensor(where: str, argument: str, value: object, dimensions: int, shape_text: str) -> Tensor:
+    """Checks that `value` is a tensor with `dimensions` axes, and returns it."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            message(where, argument, "be a torch.Tensor", describe(value), "Convert it with torch.as_tensor.")
+        )
+    if value.ndim != dimensions:
+        cure = "Add the batch axis with tensor[None]." if value.ndim == dimensions - 1 else "Reshape it."
+        raise ValueError(message(where, argument, f"have shape {shape_text}", describe(value), cure))
+    return value
+
+
+def floating(where: str, argument: str, value: Tensor) -> Tensor:
+    """Checks that a tensor holds floating-point costs, and returns it."""
+    if value.dtype not in FLOAT_TYPES:
+        raise TypeError(
+            message(where, argument, "be a floating-point tensor", describe(value), "Convert it with tensor.float().")
+        )
+    return value
+
+
+def integer(where: str, argument: str, value: Tensor) -> Tensor:
+    """Checks that a tensor holds int64 indices, and returns it."""
+    if value.dtype != torch.int64:
+        raise TypeError(
+            message(where, argument, "be an int64 tensor", describe(value), "Convert it with tensor.long().")
+        )
+    return value
+
+
+def shape(where: str, argument: str, value: Tensor, expected: Sequence[int], because: str) -> None:
+    """Checks that a tensor has exactly the expected shape."""
+    if tuple(value.shape) != tuple(expected):
+        raise ValueError(
+            message(where, argument, f"have shape {tuple(expected)} ({because})", tuple(value.shape), "Check both.")
+        )
+
+
+def same_device(where: str, tensors: dict[str, Tensor]) -> None:
+    """Checks that all tensors live on one device."""
+    devices = {name: str(value.device) for name, value in tensors.items()}
+    if len(set(devices.values())) > 1:
+        raise ValueError(
+            message(where, "all tensors", "be on one device", devices, "Move them with tensor.to(device).")
+        )
+
+
+def costs(where: str, argument: str, value: Tensor, allow_infinite: bool) -> None:
+    """Checks that costs are numbers; +inf (a forbidden assignment) only where allowed."""
+    if bool(torch.isfinite(value).all()) and (
+        value.dtype != torch.float64 or bool((value.abs() <= LARGEST_COST).all())
+    ):
+        return
+    finite = value.abs() <= LARGEST_COST if value.dtype == torch.float64 else torch.isfinite(value)
+    allowed = finite | (value == torch.inf) if allow_infinite else finite
+    if bool(allowed.all()):
+        return
+    where_bad = (~allowed).nonzero()[0].tolist()
+    rule = "hold finite costs" + (" (+inf = forbidden is allowed)" if allow_infinite else "")
+    if value.dtype == torch.float64:
+        rule += f" of at most {LARGEST_COST:g}"
+    received = f"{float(value[tuple(where_bad)])} at index {where_bad}"
+    raise ValueError(message(where, argument, rule, received, "Look for a division by zero or an overflow upstream."))
+
+
+def indices(where: str, argument: str, edges: Tensor, counts: Tensor | None, limits: Tensor | int) -> None:
+    """Checks that the first `counts[b]` edges (b, e, 2) of every problem hold node indices in [0, limits[b])."""
+    if edges.numel() == 0:
+        return
+    limit = limits if isinstance(limits, int) else limits[:, None, None]
+    bad = (edges < 0) | (edges >= limit)
+    if counts is not None:
+        bad = bad & (torch.arange(edges.shape[-2], device=edges.device)[:, None] < counts[:, None, None])
+    if not bool(bad.any()):
+        return
+    place = bad.nonzero()[0].tolist()
+    largest = limits if isinstance(limits, int) else int(limits[place[0]])
+    received = f"{int(edges.expand(bad.shape)[tuple(place)])} at index {place}"
+    raise ValueError(
+        message(where, argument, f"hold node indices in [0, {largest})", received, "Check the graph's edges.")
+    )
+
+
+def unmatched_cost(where: str, value: object) -> None:
+    """Checks the cost of an unmatched node: None or a finite number."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(
+            message(
+                where, "unmatched_cost", "be None or a number", describe(value), "None demands a complete matching."
+            )
+        )
+    if not abs(value) <= LARGEST_COST:
+        raise ValueError(
+            message(where, "unmatched_cost", "be finite", value, "None demands a complete matching, 0.0 makes it free.")
+        )
+
+
+def option(where: str, argument: str, value: float, holds: bool, rule: str, cure: str) -> None:
+    """Checks one option of a solver, an estimator or a layer."""
+    if not holds:
+        raise ValueError(message(where, argument, rule, repr(value), cure))

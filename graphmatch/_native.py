@@ -1,0 +1,22 @@
+"""Loads the compiled modules; the one place that says how to get them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+try:
+    cpu: ModuleType = importlib.import_module("graphmatch._native_cpu")
+except ImportError as error:
+    raise ImportError(
+        "graphmatch: the compiled module graphmatch._native_cpu must be importable; "
+        f"got {error}. Build it with `pip install .` in the source folder (a C++17 compiler is all it needs)."
+    ) from error
+
+
+def cuda() -> ModuleType | None:
+    """Returns the CUDA module, or None where graphmatch was built without nvcc."""
+    try:
+        return importlib.import_module("graphmatch._native_cuda")
+    except ModuleNotFoundError:
+        return None

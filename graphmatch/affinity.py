@@ -1,0 +1,57 @@
+"""Affinities between nodes and between edges of two graphs. Affinities are maximised; costs are their negatives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphmatch import _check
+
+
+def edge_features(nodes: Tensor, edges: Tensor) -> Tensor:
+    """Returns the L2-normalised differences nodes[i] - nodes[j] of the edges (i, j).
+
+    Args:
+        nodes: (n, d) or (b, n, d) floating point.
+        edges: (e, 2) or (b, e, 2) int64, node indices.
+
+    Returns:
+        (e, d) or (b, e, d) unit vectors; zero where both ends coincide.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> gm.edge_features(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[1, 0]]))
+        tensor([[0.6000, 0.8000]])
+    """
+    _check.integer("edge_features", "edges", edges)
+    if edges.ndim != nodes.ndim or edges.shape[-1] != 2:
+        rule = "have shape (e, 2) for nodes (n, d), or (b, e, 2) for (b, n, d)"
+        received = f"edges {tuple(edges.shape)}, nodes {tuple(nodes.shape)}"
+        raise ValueError(_check.message("edge_features", "edges", rule, received, "Check both."))
+    index = edges[..., None].expand(*edges.shape, nodes.shape[-1])
+    ends = nodes.unsqueeze(-2).expand(*nodes.shape[:-1], 2, nodes.shape[-1]).gather(-3, index)
+    return F.normalize(ends[..., 0, :] - ends[..., 1, :], dim=-1)
+
+
+def cosine_affinity(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the cosines between all rows of two sets of vectors.
+
+    Args:
+        left: (n1, d) or (b, n1, d) floating point.
+        right: (n2, d) or (b, n2, d).
+
+    Returns:
+        (n1, n2) or (b, n1, n2) in [-1, 1]; 0 for zero vectors.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> gm.cosine_affinity(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
+        tensor([[1., 0.]])
+    """
+    if left.shape[-1] != right.shape[-1] or left.ndim != right.ndim:
+        received = f"{tuple(left.shape)} and {tuple(right.shape)}"
+        raise ValueError(
+            _check.message("cosine_affinity", "left and right", "hold vectors of one length", received, "Check both.")
+        )
+    return torch.matmul(F.normalize(left, dim=-1), F.normalize(right, dim=-1).transpose(-1, -2))

@@ -1,0 +1,78 @@
+"""Graphs from points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphmatch import _check
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes with features and directed edges.
+
+    Attributes:
+        nodes: (n, d) or (b, n, d) floating point.
+        edges: (e, 2) or (b, e, 2) int64; edge (i, j) leaves i and enters j.
+    """
+
+    nodes: Tensor
+    edges: Tensor
+
+
+def _points(where: str, points: Tensor) -> Tensor:
+    if isinstance(points, Tensor) and points.ndim == 3:
+        return _check.floating(where, "points", points)
+    return _check.floating(where, "points", _check.tensor(where, "points", points, 2, "(n, d) or (b, n, d)"))
+
+
+def knn_graph(points: Tensor, k: int) -> Graph:
+    """Connects every point to its k nearest neighbours in Euclidean distance, computed in float32 or float64.
+
+    Args:
+        points: (n, d) or (b, n, d) floating point, finite.
+        k: Neighbours per point; fewer points than k + 1 give n - 1 neighbours each, a single point none.
+
+    Returns:
+        Graph with the points as nodes and edges (i, j), j a neighbour of i: grouped by i, nearest first. No loops.
+
+    Raises:
+        TypeError, ValueError: If points are no finite floating-point tensor of that shape, or k < 0.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> gm.knn_graph(torch.tensor([[0.0], [1.0], [3.0]]), k=1).edges.tolist()
+        [[0, 1], [1, 0], [2, 1]]
+    """
+    points = _points("knn_graph", points)
+    _check.option("knn_graph", "k", k, k >= 0, "be at least 0", "5 is usual.")
+    coordinates = points.detach() if points.dtype == torch.float64 else points.detach().float()
+    _check.costs("knn_graph", "points", coordinates, allow_infinite=False)
+    count = points.shape[-2]
+    neighbours = max(min(k, count - 1), 0)
+    # Differences, not |x|^2 + |y|^2 - 2xy: the latter loses the distances of close points in float32.
+    distances = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
+    loops = torch.eye(count, dtype=torch.bool, device=points.device)
+    nearest = distances.masked_fill(loops, torch.inf).topk(neighbours, dim=-1, largest=False, sorted=True).indices
+    origin = torch.arange(count, device=points.device)[:, None].expand(nearest.shape)
+    return Graph(points, torch.stack([origin, nearest], dim=-1).flatten(-3, -2))
+
+
+def complete_graph(points: Tensor) -> Graph:
+    """Connects every point to every other one, in both directions.
+
+    Args:
+        points: (n, d) or (b, n, d) floating point.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> gm.complete_graph(torch.zeros(2, 3)).edges.tolist()
+        [[0, 1], [1, 0]]
+    """
+    points = _points("complete_graph", points)
+    count = points.shape[-2]
+    edges = (~torch.eye(count, dtype=torch.bool, device=points.device)).nonzero()
+    return Graph(points, edges.expand(*points.shape[:-2], *edges.shape))

@@ -1,0 +1,89 @@
+"""Losses and measures on matchings and node features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphmatch import _check
+from graphmatch.affinity import cosine_affinity
+
+
+def hamming_loss(matching: Tensor, target: Tensor) -> Tensor:
+    """Returns the mean Hamming distance between 0/1 matchings and their targets, per matched node of the target.
+
+    Both kinds of error count: a pair that should not be matched and a pair that should. A complete matching that is
+    wrong everywhere scores 2.
+
+    Args:
+        matching: (b, n1, n2) 0/1, differentiable through a gradient estimator.
+        target: (n1, n2) or (b, n1, n2) 0/1.
+
+    Returns:
+        Scalar in [0, 2] for complete matchings; 0 for an empty batch or an empty target.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> gm.hamming_loss(torch.eye(3)[[1, 0, 2]][None], torch.eye(3))
+        tensor(1.3333)
+    """
+    _check.tensor("hamming_loss", "matching", matching, 3, "(b, n1, n2)")
+    target = target.to(matching.dtype).expand_as(matching)
+    # Linear in the matching, so its gradient is a cost vector that an estimator can follow.
+    errors = matching * (1 - target) + (1 - matching) * target
+    return errors.sum() / target.sum().clamp(min=1)
+
+
+def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Returns the mean over the tokens of each text, padding left out.
+
+    Args:
+        hidden: (n, t, d) floating point; summed in float32 at least.
+        mask: (n, t) bool or 0/1, 1 = a real token.
+
+    Returns:
+        (n, d) in the dtype of `hidden`.
+
+    Raises:
+        ValueError: If shapes disagree or a text has no token at all.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> gm.masked_mean(torch.tensor([[[1.0], [3.0], [99.0]]]), torch.tensor([[1, 1, 0]]))
+        tensor([[2.]])
+    """
+    where = "masked_mean"
+    _check.tensor(where, "hidden", hidden, 3, "(n, t, d)")
+    _check.shape(where, "mask", _check.tensor(where, "mask", mask, 2, "(n, t)"), hidden.shape[:2], "as hidden")
+    real = mask.bool()
+    counts = real.sum(1)
+    if bool((counts == 0).any()):
+        empty = (counts == 0).nonzero()[0].item()
+        raise ValueError(
+            _check.message(where, "mask", "keep a token of every text", f"none in text {empty}", "Drop it.")
+        )
+    exact = hidden.double() if hidden.dtype == torch.float64 else hidden.float()
+    total = torch.where(real[:, :, None], exact, 0).sum(1)
+    return (total / counts[:, None]).to(hidden.dtype)
+
+
+def retrieval_accuracy(queries: Tensor, keys: Tensor) -> Tensor:
+    """Returns the share of rows whose nearest key by cosine is the row of the same index.
+
+    Args:
+        queries: (n, d) floating point.
+        keys: (n, d).
+
+    Returns:
+        Scalar in [0, 1], not differentiable; NaN for n = 0.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> gm.retrieval_accuracy(torch.eye(3), torch.eye(3)[[0, 2, 1]])
+        tensor(0.3333)
+    """
+    _check.shape("retrieval_accuracy", "keys", keys, queries.shape, "as queries")
+    if queries.shape[0] == 0:
+        return torch.full((), torch.nan, device=queries.device)
+    nearest = cosine_affinity(queries.detach(), keys.detach()).argmax(1)
+    return (nearest == torch.arange(len(nearest), device=nearest.device)).float().mean()

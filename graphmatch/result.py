@@ -1,0 +1,124 @@
+"""What every solver returns: matchings with objectives, certified bounds and a status per problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from graphmatch.problem import LawlerProblem, Problem
+
+
+class Status(IntEnum):
+    """How the search for one problem ended. `text` says it in a sentence."""
+
+    OPTIMAL = 0
+    FEASIBLE = 1
+    INFEASIBLE = 2
+    INVALID = 3
+
+    @property
+    def text(self) -> str:
+        """What the status means and what to do about it."""
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    Status.OPTIMAL: "The gap is certified to be at most max_gap.",
+    Status.FEASIBLE: "The matching is valid, its gap is open: raise max_iterations or time_limit to close it further.",
+    Status.INFEASIBLE: "No matching satisfies the constraints: forbid fewer assignments or give an unmatched_cost.",
+    Status.INVALID: "The costs or edges break the problem's contract.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class MatchResult:
+    """Matchings of a batch of problems.
+
+    Attributes:
+        problem: What was solved.
+        assignment: (b, n1) int64, the node of graph 2 for each node of graph 1; -1 = unmatched or padding.
+        objective: (b,) float64, recomputed from the costs; +inf where infeasible.
+        lower_bound: (b,) float64, no matching is cheaper; rounded down, so it holds in spite of float arithmetic.
+        status: (b,) int64, a `Status` per problem.
+        iterations: (b,) int64, iterations of the solver.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> result = gm.solve(gm.LinearProblem(torch.tensor([[[4.0, 1.0], [2.0, 3.0]]])))
+        >>> result.matching
+        tensor([[[0., 1.],
+                 [1., 0.]]])
+        >>> result.statuses
+        [<Status.OPTIMAL: 0>]
+    """
+
+    problem: Problem
+    assignment: Tensor
+    objective: Tensor
+    lower_bound: Tensor
+    status: Tensor
+    iterations: Tensor
+
+    @property
+    def absolute_gap(self) -> Tensor:
+        """Objective - lower_bound, (b,) float64, in the units of the costs; NaN without a matching."""
+        return self.objective - self.lower_bound
+
+    @property
+    def gap(self) -> Tensor:
+        """Relative gap (objective - lower_bound) / |objective|, (b,) float64; 0 when closed, NaN without a matching.
+
+        Where the objective is near zero look at `absolute_gap`.
+        """
+        difference = self.absolute_gap
+        scale = self.objective.abs().clamp(min=torch.finfo(torch.float64).tiny)
+        return torch.where(difference <= 0, 0.0, difference / scale)
+
+    @property
+    def statuses(self) -> list[Status]:
+        """The status of each problem as an enum."""
+        return [Status(value) for value in self.status.tolist()]
+
+    @property
+    def matching(self) -> Tensor:
+        """0/1 matching matrices (b, n1, n2) in the dtype of the costs."""
+        return matching_matrix(self.assignment, _first_costs(self.problem))
+
+    @property
+    def paid_pairs(self) -> Tensor:
+        """0/1 (b, e1, e2) in the dtype of the costs: the quadratic costs that the matching pays (Lawler problems)."""
+        if not isinstance(self.problem, LawlerProblem):
+            raise TypeError(
+                f"MatchResult: paid_pairs must be asked of a LawlerProblem; got {type(self.problem).__name__}. "
+                "Convert a KoopmansBeckmannProblem with to_lawler()."
+            )
+        return paid_pair_matrix(self.assignment, self.problem)
+
+
+def _first_costs(problem: Problem) -> Tensor:
+    if isinstance(problem, LawlerProblem):
+        return problem.unary_costs
+    return problem.flow if hasattr(problem, "flow") else problem.costs
+
+
+def matching_matrix(assignment: Tensor, like: Tensor) -> Tensor:
+    """Returns the 0/1 matrices (b, n1, n2) of assignments (b, n1), in dtype and shape of the costs `like`."""
+    columns = torch.arange(like.shape[2], device=assignment.device)
+    return (assignment[:, :, None] == columns).to(like.dtype)
+
+
+def paid_pair_matrix(assignment: Tensor, problem: LawlerProblem) -> Tensor:
+    """Returns 0/1 (b, e1, e2): 1 where left edge e is mapped onto right edge f and its quadratic cost is paid."""
+    if assignment.shape[1] == 0:
+        return torch.zeros_like(problem.quadratic_costs)
+    batch = assignment.shape[0]
+    image = assignment.gather(1, problem.edges1.flatten(1)).reshape(batch, -1, 2)
+    paid = (image[:, :, None, :] == problem.edges2[:, None, :, :]).all(-1)
+    if problem.sizes is not None:
+        left = torch.arange(paid.shape[1], device=paid.device) < problem.sizes[:, 2, None]
+        right = torch.arange(paid.shape[2], device=paid.device) < problem.sizes[:, 3, None]
+        paid = paid & left[:, :, None] & right[:, None, :]
+    return paid.to(problem.quadratic_costs.dtype)

@@ -1,0 +1,44 @@
+"""The one verb: solve a batch of problems with a solver."""
+
+from __future__ import annotations
+
+from graphmatch import _check
+from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
+from graphmatch.result import MatchResult
+from graphmatch.solvers import LAP, DualAscent, Solver
+
+
+def solve(problem: Problem, solver: Solver | None = None) -> MatchResult:
+    """Solves every problem of a batch in one native call.
+
+    Args:
+        problem: A `LinearProblem`, `LawlerProblem` or `KoopmansBeckmannProblem`; costs are minimised.
+        solver: Any solver; None takes `LAP()` for linear problems and `DualAscent()` for quadratic ones.
+
+    Returns:
+        Assignments, objectives, certified lower bounds and a status per problem. No gradient: see `MatchingLayer`.
+
+    Raises:
+        TypeError: If the problem is none of the three kinds, or of a kind that the solver does not take.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> edges = torch.tensor([[0, 1], [1, 2], [2, 0]])
+        >>> problem = gm.LawlerProblem(torch.zeros(1, 3, 3), -torch.eye(3)[None], edges, edges)
+        >>> result = gm.solve(problem)
+        >>> float(result.objective), bool(result.gap <= 1e-6)
+        (-3.0, True)
+    """
+    if not isinstance(problem, LinearProblem | LawlerProblem | KoopmansBeckmannProblem):
+        raise TypeError(
+            _check.message(
+                "solve",
+                "problem",
+                "be a LinearProblem, LawlerProblem or KoopmansBeckmannProblem",
+                _check.describe(problem),
+                "Build one from your costs.",
+            )
+        )
+    if solver is None:
+        solver = LAP() if isinstance(problem, LinearProblem) else DualAscent()
+    return solver.solve(problem)

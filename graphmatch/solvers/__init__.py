@@ -1,0 +1,8 @@
+"""Solvers: frozen dataclasses whose fields are their options. Any solver goes with any gradient estimator."""
+
+from graphmatch.solvers.base import Solver
+from graphmatch.solvers.brute_force import BruteForce
+from graphmatch.solvers.dual_ascent import DualAscent
+from graphmatch.solvers.lap import LAP
+
+__all__ = ["LAP", "BruteForce", "DualAscent", "Solver"]

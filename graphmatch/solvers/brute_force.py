@@ -1,0 +1,115 @@
+"""Enumeration of every matching: the oracle of the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
+from math import comb, factorial, isinf, perm
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphmatch import _check, _reference
+from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
+from graphmatch.result import MatchResult, Status
+
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class BruteForce:
+    """Exact solver for tiny problems of any kind: evaluates every matching with the reference objective.
+
+    Guarantee: the optimum of the reference objective in float64; of equal ones the first in lexicographic order
+    (unmatched last). Cost: n! matchings for complete problems (n = 8: 40,320), more for partial ones.
+
+    Args:
+        max_matchings: Refuse problems with more matchings than this.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> gm.BruteForce().solve(gm.LinearProblem(torch.tensor([[[1.0, 2.0], [0.0, 9.0]]]))).objective
+        tensor([2.], dtype=torch.float64)
+    """
+
+    max_matchings: int = 2_000_000
+
+    def solve(self, problem: Problem) -> MatchResult:
+        """Returns optimal matchings; raises ValueError for problems that are too large to enumerate."""
+        count1, count2 = (counts.tolist() for counts in problem.node_counts())
+        width = _first_size(problem)
+        device = problem.node_counts()[0].device
+        assignments, objectives = [], []
+        for index, (n1, n2) in enumerate(zip(count1, count2, strict=True)):
+            candidates = self._candidates(n1, n2, problem).to(device)
+            padding = torch.full((len(candidates), width - n1), -1, device=device)
+            candidates = torch.cat([candidates, padding], dim=1)
+            assignment, value = _best(_select(problem, index), candidates)
+            assignments.append(assignment)
+            objectives.append(value)
+        objective = torch.tensor(objectives, dtype=torch.float64, device=device)
+        status = torch.where(objective.isinf(), int(Status.INFEASIBLE), int(Status.OPTIMAL))
+        assignment = (
+            torch.stack(assignments) if assignments else torch.empty(0, width, dtype=torch.int64, device=device)
+        )
+        return MatchResult(problem, assignment, objective, objective.clone(), status, torch.ones_like(status))
+
+    def _candidates(self, n1: int, n2: int, problem: Problem) -> Tensor:
+        """Returns all matchings (m, n1) in lexicographic order, -1 = unmatched last."""
+        partial = not isinstance(problem, KoopmansBeckmannProblem) and problem.unmatched_cost is not None
+        sizes = range(min(n1, n2) + 1) if partial else [min(n1, n2)]
+        count = sum(comb(n1, k) * comb(n2, k) * factorial(k) for k in sizes)
+        _check.option(
+            "BruteForce",
+            "the problem",
+            count,
+            count <= self.max_matchings,
+            f"have at most {self.max_matchings} matchings",
+            "Use DualAscent, or raise max_matchings.",
+        )
+        found = []
+        for size in sizes:
+            for rows in combinations(range(n1), size):
+                images = np.array(list(permutations(range(n2), size)), dtype=np.int64).reshape(perm(n2, size), size)
+                block = np.full((len(images), n1), n2, dtype=np.int64)
+                block[:, list(rows)] = images
+                found.append(block)
+        stacked = np.concatenate(found)
+        ordered = stacked[np.lexsort(stacked.T[::-1])] if n1 else stacked
+        return torch.from_numpy(np.where(ordered == n2, -1, ordered))
+
+
+def _best(problem: Problem, candidates: Tensor) -> tuple[Tensor, float]:
+    """Returns the first best of the candidates (m, n1) for a batch of one problem, and its objective."""
+    best, best_value = torch.full_like(candidates[0], -1), torch.inf
+    for chunk in candidates.split(_CHUNK):
+        values = _reference.objective(_repeat(problem, len(chunk)), chunk)
+        place = int(values.argmin())
+        if float(values[place]) < best_value:
+            best, best_value = chunk[place], float(values[place])
+    return (best, best_value) if not isinf(best_value) else (torch.full_like(best, -1), torch.inf)
+
+
+def _first_size(problem: Problem) -> int:
+    if isinstance(problem, LinearProblem):
+        return problem.costs.shape[1]
+    return problem.unary_costs.shape[1] if isinstance(problem, LawlerProblem) else problem.flow.shape[1]
+
+
+def _tensor_fields(problem: Problem) -> dict[str, Any]:
+    return {name: value for name, value in vars(problem).items() if isinstance(value, Tensor)}
+
+
+def _select(problem: Problem, index: int) -> Problem:
+    fields: dict[str, Any] = {name: value[index : index + 1] for name, value in _tensor_fields(problem).items()}
+    return replace(problem, **fields)
+
+
+def _repeat(problem: Problem, count: int) -> Problem:
+    """Returns a batch of `count` views of one problem."""
+    views: dict[str, Any] = {
+        name: value.expand(count, *value.shape[1:]) for name, value in _tensor_fields(problem).items()
+    }
+    return replace(problem, **views)

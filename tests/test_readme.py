@@ -1,0 +1,118 @@
+"""The README's own blocks: its Python runs and prints what it shows, its commands and options exist."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import io
+import math
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
+COMMAND_LINES = ("exgra-med", "graphmatch")
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text, and the line where it starts."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks() -> list[Block]:
+    """The README's fenced blocks, in order."""
+    readme = README.read_text(encoding="utf-8")
+    return [
+        Block(match[1], match[2], readme.count("\n", 0, match.start()) + 1)
+        for match in re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", readme, re.M | re.S)
+    ]
+
+
+def commands() -> list[tuple[int, list[str]]]:
+    """Every command of the README's shell blocks, split into words, with the line of its block."""
+    found = []
+    for block in blocks():
+        if block.language in ("bash", "console", "sh", "shell"):
+            lines = block.text.replace("\\\n", " ").splitlines()
+            found += [
+                (block.line, shlex.split(part, comments=True)) for line in lines for part in re.split("&&|;", line)
+            ]
+    return [(line, words) for line, words in found if words]
+
+
+def same_output(shown: str, printed: str) -> bool:
+    """Whether two outputs agree: the words exactly, the numbers to 1e-3, spaces and line ends not at all."""
+    numbers = [[float(number) for number in NUMBER.findall(text)] for text in (shown, printed)]
+    words = ["".join(NUMBER.sub("#", text).split()) for text in (shown, printed)]
+    return words[0] == words[1] and all(
+        math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3) for a, b in zip(*numbers, strict=True)
+    )
+
+
+@functools.cache
+def help_text(program: str, *subcommands: str) -> str:
+    """What `program subcommand ... --help` prints."""
+    command = [str(Path(sys.executable).with_name(program)), *subcommands, "--help"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_python_blocks_print_what_the_readme_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "readme"}
+    all_blocks = blocks()
+    ran = 0
+    for block, following in zip(all_blocks, [*all_blocks[1:], None], strict=True):
+        if block.language != "python":
+            continue
+        printed = io.StringIO()
+        # Blank lines in front make the line numbers of a traceback those of the README.
+        code = compile("\n" * block.line + block.text, str(README), "exec")
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        ran += 1
+        if following is not None and following.language == "text":
+            message = f"README line {block.line} shows\n{following.text}\nand prints\n{printed.getvalue()}"
+            assert same_output(following.text, printed.getvalue()), message
+    assert ran > 0, "the README has no Python block"
+
+
+@pytest.mark.parametrize(("line", "words"), [pytest.param(*c, id=f"{c[0]}-{' '.join(c[1][:3])}") for c in commands()])
+def test_command_of_a_shell_block_exists(line: int, words: list[str]):
+    words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
+    program, *arguments = words
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+        assert set(arguments) <= set(targets)
+    elif program == "pip":
+        extras = {extra for word in arguments for group in re.findall(r"\[(.*)\]", word) for extra in group.split(",")}
+        assert extras <= set(importlib.metadata.metadata("graphmatch").get_all("Provides-Extra", []))
+    elif program in COMMAND_LINES:
+        subcommands = []
+        for word in arguments:
+            if word.startswith("-") or not re.search(rf"\b{re.escape(word)}\b", help_text(program, *subcommands)):
+                break
+            subcommands.append(word)
+        assert subcommands or arguments[:1] == ["--help"], f"{program} has no command {arguments[:1]}"
+        text = help_text(program, *subcommands)
+        options = [word.split("=")[0] for word in arguments if word.startswith("--")]
+        assert [option for option in options if not re.search(rf"{option}(?![\w-])", text)] == []
+    else:
+        assert program in ("cd", "git", "export"), f"README line {line}: this test does not know {program}"
+
+
+def test_output_comparison_sees_differences():
+    assert same_output("gap 1.0000\nassignment [1, 0]", "gap   1.0004\n\nassignment [1, 0]\n")
+    assert not same_output("gap 1.00", "gap 1.01")
+    assert not same_output("gap 1.0", "loss 1.0")
+    assert not same_output("1.0 2.0", "1.0")
