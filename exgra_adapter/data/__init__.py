@@ -1,0 +1,1 @@
+"""Records, extended answers, images and batches."""
