@@ -2,6 +2,9 @@
 
 Operators take CPU tensors in float32 or float64 and return (assignment, objective, lower_bound, status, iterations),
 none of them differentiable: gradients are the business of `graphmatch.gradients`.
+
+They are defined by `torch.library.Library`, not by `torch.library.custom_op`, whose first call imports all of
+torch._dynamo: seconds that a program which never compiles need not spend.
 """
 
 from __future__ import annotations
@@ -15,6 +18,28 @@ from graphmatch import _native
 from graphmatch._native import cpu as _cpu
 
 Answers = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+_LAWLER = (
+    "Tensor unary_costs, Tensor quadratic_costs, Tensor edges1, Tensor edges2, Tensor? sizes, float? unmatched_cost"
+)
+_ANSWERS = "(Tensor, Tensor, Tensor, Tensor, Tensor)"
+
+_library = torch.library.Library("graphmatch", "DEF")
+_library.define(
+    f"linear_assignment(Tensor costs, Tensor? sizes, float? unmatched_cost, int threads) -> {_ANSWERS}",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_library.define(
+    f"lawler_dual_ascent({_LAWLER}, int max_iterations, float max_gap, float? time_limit, int threads) -> {_ANSWERS}",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_library.define(
+    f"lawler_objective({_LAWLER}, Tensor assignment, int threads) -> Tensor", tags=torch.Tag.pt2_compliant_tag
+)
+
+linear_assignment = torch.ops.graphmatch.linear_assignment.default
+lawler_dual_ascent = torch.ops.graphmatch.lawler_dual_ascent.default
+lawler_objective = torch.ops.graphmatch.lawler_objective.default
 
 
 def cuda_devices() -> int | None:
@@ -84,8 +109,8 @@ def _budget(time_limit: float | None, threads: int) -> object:
     return _cpu.Budget(time_limit=-1.0 if time_limit is None else time_limit, threads=threads)
 
 
-@torch.library.custom_op("graphmatch::linear_assignment", mutates_args=(), device_types="cpu")
-def linear_assignment(costs: Tensor, sizes: Tensor | None, unmatched_cost: float | None, threads: int) -> Answers:
+@torch.library.impl(_library, "linear_assignment", "CPU")
+def _linear_assignment(costs: Tensor, sizes: Tensor | None, unmatched_cost: float | None, threads: int) -> Answers:
     """Exact linear assignment of costs (b, n1, n2)."""
     costs = _inner_contiguous(costs)
     sizes = None if sizes is None else sizes.contiguous()
@@ -106,8 +131,8 @@ def linear_assignment(costs: Tensor, sizes: Tensor | None, unmatched_cost: float
     return answers
 
 
-@torch.library.custom_op("graphmatch::lawler_dual_ascent", mutates_args=(), device_types="cpu")
-def lawler_dual_ascent(
+@torch.library.impl(_library, "lawler_dual_ascent", "CPU")
+def _lawler_dual_ascent(
     unary_costs: Tensor,
     quadratic_costs: Tensor,
     edges1: Tensor,
@@ -128,8 +153,8 @@ def lawler_dual_ascent(
     return answers
 
 
-@torch.library.custom_op("graphmatch::lawler_objective", mutates_args=(), device_types="cpu")
-def lawler_objective(
+@torch.library.impl(_library, "lawler_objective", "CPU")
+def _lawler_objective(
     unary_costs: Tensor,
     quadratic_costs: Tensor,
     edges1: Tensor,
@@ -148,8 +173,8 @@ def lawler_objective(
     return objective
 
 
-@lawler_objective.register_kernel("cuda")
-def _(
+@torch.library.impl(_library, "lawler_objective", "CUDA")
+def _lawler_objective_cuda(
     unary_costs: Tensor,
     quadratic_costs: Tensor,
     edges1: Tensor,
@@ -180,16 +205,16 @@ def _(
     return objective
 
 
-@linear_assignment.register_fake
-def _(costs: Tensor, sizes: Tensor | None, unmatched_cost: float | None, threads: int) -> Answers:
+@torch.library.register_fake("graphmatch::linear_assignment", lib=_library)
+def _linear_assignment_fake(costs: Tensor, sizes: Tensor | None, unmatched_cost: float | None, threads: int) -> Answers:
     return _empty_answers(costs.shape[0], costs.shape[1], costs.device)
 
 
-@lawler_dual_ascent.register_fake
-def _(unary_costs: Tensor, *unused: object) -> Answers:
+@torch.library.register_fake("graphmatch::lawler_dual_ascent", lib=_library)
+def _lawler_dual_ascent_fake(unary_costs: Tensor, *unused: object) -> Answers:
     return _empty_answers(unary_costs.shape[0], unary_costs.shape[1], unary_costs.device)
 
 
-@lawler_objective.register_fake
-def _(unary_costs: Tensor, *unused: object) -> Tensor:
+@torch.library.register_fake("graphmatch::lawler_objective", lib=_library)
+def _lawler_objective_fake(unary_costs: Tensor, *unused: object) -> Tensor:
     return unary_costs.new_empty(unary_costs.shape[0], dtype=torch.float64)

@@ -59,8 +59,9 @@ class BarycenterAlignment(nn.Module):
             that matchings that are barely right still teach.
         edge_weight: Weight of the edges in the cost; 0.5 lets both directions of an edge count once.
         dropout: Dropout between the convolutions.
+        residual: Add the message passing to the node features instead of replacing them; the paper replaces.
         legacy: The released training recipe of ExGra-Med in all its details, for comparison; see `ReleasedRecipe`. It
-            fixes barycenter, solver, gradient and edge weight.
+            fixes barycenter, solver, gradient, edge weight and residual.
 
     Attributes:
         zero_gradient: 0-d bool tensor, whether the last backward pass found no gradient at all in the matchings.
@@ -85,6 +86,7 @@ class BarycenterAlignment(nn.Module):
         gradient: GradientEstimator | None = None,
         edge_weight: float = 0.5,
         dropout: float = 0.1,
+        residual: bool = True,
         legacy: bool = False,
     ) -> None:
         super().__init__()
@@ -95,7 +97,7 @@ class BarycenterAlignment(nn.Module):
             rule = "be 'leave_one_out' or 'mean'"
             raise ValueError(_check.message(where, "barycenter", rule, repr(barycenter), "Pick one."))
         self.dim, self.k, self.barycenter, self.edge_weight = dim, k, barycenter, edge_weight
-        self.message_passing = MessagePassing(dim, dropout)
+        self.message_passing = MessagePassing(dim, dropout, residual=residual and not legacy)
         self.layer = MatchingLayer(
             solver=DualAscent(max_gap=1e-3, max_iterations=100, on_cpu=True) if solver is None else solver,
             gradient=IMLE(step=3.0, noise_scale=0.3) if gradient is None else gradient,
@@ -135,20 +137,21 @@ class BarycenterAlignment(nn.Module):
         """Returns the loss and the matchings (K, N, N)."""
         # Solvers and nearest neighbours need more digits than autocast would leave them.
         with torch.autocast(device_type=views.device.type, enabled=False):
-            message_passing = self.message_passing if views.dtype == torch.float32 else self.message_passing.double()
             if self.released is not None:
-                return self.released.align(views, message_passing, self._watch)
-            return self._align_with_barycenters(views, message_passing)
+                return self.released.align(views, self.message_passing, self._watch)
+            return self._align_with_barycenters(views)
 
-    def _align_with_barycenters(self, views: Tensor, message_passing: MessagePassing) -> tuple[Tensor, Tensor]:
+    def _align_with_barycenters(self, views: Tensor) -> tuple[Tensor, Tensor]:
         count = views.shape[0]
-        total = views.sum(0)
-        barycenters = (
-            (total - views) / (count - 1) if self.barycenter == "leave_one_out" else (total / count).expand_as(views)
-        )
+        if self.barycenter == "leave_one_out":
+            # Not total - view: views may differ much in size.
+            others = [torch.cat([views[:place], views[place + 1 :]]) for place in range(count)]
+            barycenters = torch.stack([other.mean(0) for other in others])
+        else:
+            barycenters = views.mean(0).expand_as(views)
         graphs = torch.cat([views, barycenters])
         edges = knn_graph(graphs, self.k).edges
-        nodes = message_passing(graphs, edges)
+        nodes = self.message_passing(graphs, edges)
         features = edge_features(nodes, edges)
         nodes = F.normalize(nodes, dim=-1)
         unary = self._watch(-torch.matmul(nodes[:count], nodes[count:].transpose(1, 2)))

@@ -56,7 +56,9 @@ def knn_graph(points: Tensor, k: int) -> Graph:
     # Differences, not |x|^2 + |y|^2 - 2xy: the latter loses the distances of close points in float32.
     distances = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
     loops = torch.eye(count, dtype=torch.bool, device=points.device)
-    nearest = distances.masked_fill(loops, torch.inf).topk(neighbours, dim=-1, largest=False, sorted=True).indices
+    # Distances that overflow stay below that of a loop.
+    distances = distances.clamp(max=torch.finfo(distances.dtype).max).masked_fill(loops, torch.inf)
+    nearest = distances.topk(neighbours, dim=-1, largest=False, sorted=True).indices
     origin = torch.arange(count, device=points.device)[:, None].expand(nearest.shape)
     return Graph(points, torch.stack([origin, nearest], dim=-1).flatten(-3, -2))
 

@@ -54,7 +54,8 @@ class ReleasedRecipe:
       the edge list of the graph on the left.
     - unary = -(cosine + noise - 0.5), quadratic = -0.5 (inner product + noise - 0.5), Gumbel noise of scale 0.05: drawn
       once for the nodes of all problems, again for the edges of each problem, in training and evaluation alike.
-    - Messages run from a node to the neighbours it chose, against the direction of the k-nearest-neighbour edges.
+    - Message passing replaces the node features; messages run from a node to the neighbours it chose, against the
+      direction of the k-nearest-neighbour edges.
     - Nodes may stay unmatched at cost 0; both kinds of errors are summed and divided by N.
     - Gradient: black-box with lambda = 80.
 

@@ -114,11 +114,14 @@ def paid_pair_matrix(assignment: Tensor, problem: LawlerProblem) -> Tensor:
     """Returns 0/1 (b, e1, e2): 1 where left edge e is mapped onto right edge f and its quadratic cost is paid."""
     if assignment.shape[1] == 0:
         return torch.zeros_like(problem.quadratic_costs)
-    batch = assignment.shape[0]
-    image = assignment.gather(1, problem.edges1.flatten(1)).reshape(batch, -1, 2)
-    paid = (image[:, :, None, :] == problem.edges2[:, None, :, :]).all(-1)
+    batch, count1, count2 = problem.quadratic_costs.shape
+    edges1 = problem.edges1
+    real = None
     if problem.sizes is not None:
-        left = torch.arange(paid.shape[1], device=paid.device) < problem.sizes[:, 2, None]
-        right = torch.arange(paid.shape[2], device=paid.device) < problem.sizes[:, 3, None]
-        paid = paid & left[:, :, None] & right[:, None, :]
-    return paid.to(problem.quadratic_costs.dtype)
+        left = torch.arange(count1, device=edges1.device) < problem.sizes[:, 2, None]
+        right = torch.arange(count2, device=edges1.device) < problem.sizes[:, 3, None]
+        real = left[:, :, None] & right[:, None, :]
+        edges1 = torch.where(left[:, :, None], edges1, 0)  # padding may hold anything
+    image = assignment.gather(1, edges1.flatten(1)).reshape(batch, count1, 2)
+    paid = (image[:, :, None, :] == problem.edges2[:, None, :, :]).all(-1)
+    return (paid if real is None else paid & real).to(problem.quadratic_costs.dtype)

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -49,15 +50,19 @@ struct Budget {
   void run(std::int64_t batch, const Task& task) const {
     require(batch >= 0, "the batch size must not be negative");
     require(threads >= 1, "threads must be at least 1");
-    bool interrupted = false;
+    std::atomic<bool> interrupted{false};
     {
       const py::gil_scoped_release release;
       Stop stop(time_limit, [&] {
         const py::gil_scoped_acquire acquire;
-        interrupted = interrupted || PyErr_CheckSignals() != 0;
-        return interrupted;
+        if (PyErr_CheckSignals() != 0) interrupted = true;
+        return interrupted.load();
       });
-      ThreadPool::instance().run(batch, threads, stop, [&](std::int64_t index) { task(index, stop); });
+      // Nobody sees the answers of an interrupted call.
+      ThreadPool::instance().run(batch, threads, stop, [&](std::int64_t index) {
+        stop.requested();
+        if (!interrupted) task(index, stop);
+      });
     }
     if (interrupted) throw py::error_already_set();
   }
@@ -129,11 +134,7 @@ void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t colum
     problem.unmatched_cost = unmatched_cost;
     answers.write(index, solve_linear(problem, answers.cleared_assignment(index, rows)));
   };
-  budget.run(batch, [&](std::int64_t index, Stop& stop) {
-    if (stop.requested()) {
-      answers.write(index, Solution{});  // overwritten by the exception that the stop becomes
-      return;
-    }
+  budget.run(batch, [&](std::int64_t index, Stop&) {
     if (is_double) {
       solve(double{}, index);
     } else {

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -88,9 +89,13 @@ class ThreadPool {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (std::int64_t k = 0; k < helpers; ++k) jobs_.push_back(job);
     while (static_cast<std::int64_t>(jobs_.size()) > idle_ && workers_ < kMaxWorkers) {
+      try {
+        std::thread([this] { serve(); }).detach();
+      } catch (const std::system_error&) {
+        break;  // the system has no more threads: those that exist, and the calling one, do the work
+      }
       ++workers_;
       ++idle_;
-      std::thread([this] { serve(); }).detach();
     }
     available_.notify_all();
   }

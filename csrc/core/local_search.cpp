@@ -19,10 +19,17 @@ LocalSearch::LocalSearch(const PairTables& tables, bool complete)
 
 void LocalSearch::run(const std::vector<std::int64_t>& start, Stop& stop) {
   load(start);
-  while (!stop.requested()) {
+  // Rounding of the gains can make a cycle of moves look like descent: the exact value must fall every so many steps.
+  double last_value = value();
+  for (std::int64_t step = 1; !stop.requested(); ++step) {
     const Move move = best_move();
     if (move.row < 0) return;
     apply(move);
+    if (step % tables_.rows == 0) {
+      const double new_value = value();
+      if (!(new_value < last_value)) return;
+      last_value = new_value;
+    }
   }
 }
 

@@ -96,4 +96,7 @@ class IMLE:
 
     @staticmethod
     def _means(values: Tensors, costs: Tensors) -> Tensors:
-        return tuple(value.view(-1, *cost.shape).mean(0) for value, cost in zip(values, costs, strict=True))
+        return tuple(
+            value.unflatten(0, (len(value) // max(len(cost), 1), len(cost))).mean(0)
+            for value, cost in zip(values, costs, strict=True)
+        )
