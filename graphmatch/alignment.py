@@ -18,6 +18,9 @@ from graphmatch.losses import hamming_loss, retrieval_accuracy
 from graphmatch.released import ReleasedRecipe
 from graphmatch.solvers import DualAscent, Solver
 
+# Rows closer than this, relative to their length, are one text or image that was encoded twice.
+_SAME = 1e-5
+
 
 @dataclass(frozen=True)
 class AlignmentDetails:
@@ -25,7 +28,8 @@ class AlignmentDetails:
 
     Attributes:
         loss: Mean Hamming loss of the matchings, in [0, 2].
-        matching_accuracy: Share of nodes matched to their own barycenter node, mean over views; NaN without nodes.
+        matching_accuracy: Share of nodes matched to their own barycenter node, or to an equal one, mean over views; NaN
+            without nodes. While training with a noisy estimator the matchings are those of the noisy problems.
         retrieval: Top-1 retrieval between the views as they came in (before message passing), mean over ordered pairs.
         gap: Largest relative gap of the solved problems; 0 without nodes.
     """
@@ -39,7 +43,8 @@ class AlignmentDetails:
 class BarycenterAlignment(nn.Module):
     """Aligns the graphs of K views of N samples with their barycenter by the Hamming loss to the identity.
 
-    Row i of every view describes sample i. Each view is a graph: samples are nodes, edges lead to the k nearest
+    Row i of every view describes sample i; samples with the same row in a view (the same text, the same image) may take
+    each other's place. Each view is a graph: samples are nodes, edges lead to the k nearest
     neighbours, two graph convolutions shared by all graphs pass messages. Each view is matched with the barycenter of
     the other views by a quadratic assignment problem with costs
         unary = -cosine of node features, quadratic = -edge_weight * inner product of unit edge features,
@@ -107,16 +112,16 @@ class BarycenterAlignment(nn.Module):
 
     def forward(self, *views: Tensor) -> Tensor:
         """Returns the alignment loss of K >= 2 views (N, d), a scalar in [0, 2]."""
-        loss, _ = self._align(self._checked(views))
+        loss, _, _ = self._align(self._checked(views))
         return loss
 
     def details(self, *views: Tensor) -> AlignmentDetails:
         """Returns the loss of K >= 2 views (N, d) with what there is to know about it."""
         checked = self._checked(views)
-        loss, matching = self._align(checked)
+        loss, matching, target = self._align(checked)
         pairs = [(a, b) for a in range(len(views)) for b in range(len(views)) if a != b]
         retrieval = torch.stack([retrieval_accuracy(checked[a], checked[b]) for a, b in pairs]).mean()
-        accuracy = matching.detach().diagonal(dim1=1, dim2=2).mean()
+        accuracy = (matching.detach() * target).sum(2).mean()
         return AlignmentDetails(loss, accuracy, retrieval, self._largest_gap(loss))
 
     def _checked(self, views: tuple[Tensor, ...]) -> Tensor:
@@ -133,15 +138,15 @@ class BarycenterAlignment(nn.Module):
         kind = torch.float64 if all(view.dtype == torch.float64 for view in views) else torch.float32
         return torch.stack([view.to(kind) for view in views])
 
-    def _align(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the loss and the matchings (K, N, N)."""
+    def _align(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the loss, the matchings and their targets (K, N, N)."""
         # Solvers and nearest neighbours need more digits than autocast would leave them.
         with torch.autocast(device_type=views.device.type, enabled=False):
             if self.released is not None:
                 return self.released.align(views, self.message_passing, self._watch)
             return self._align_with_barycenters(views)
 
-    def _align_with_barycenters(self, views: Tensor) -> tuple[Tensor, Tensor]:
+    def _align_with_barycenters(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = views.shape[0]
         if self.barycenter == "leave_one_out":
             # Not total - view: views may differ much in size.
@@ -157,7 +162,8 @@ class BarycenterAlignment(nn.Module):
         unary = self._watch(-torch.matmul(nodes[:count], nodes[count:].transpose(1, 2)))
         quadratic = -self.edge_weight * torch.matmul(features[:count], features[count:].transpose(1, 2))
         matching, _ = self.layer(unary, quadratic, edges[:count], edges[count:])
-        return hamming_loss(matching, torch.eye(views.shape[1], device=views.device)), matching
+        target = (_equal_rows(views) | _equal_rows(barycenters)).to(matching.dtype)
+        return hamming_loss(matching, target), matching, target
 
     def _watch(self, unary_costs: Tensor) -> Tensor:
         """Notes during the backward pass whether the matchings sent any gradient."""
@@ -175,3 +181,11 @@ class BarycenterAlignment(nn.Module):
         if result is None or result.gap.numel() == 0:
             return torch.zeros((), dtype=torch.float64, device=loss.device)
         return result.gap.max()
+
+
+def _equal_rows(views: Tensor) -> Tensor:
+    """Returns bool (K, N, N): whether rows i and j of a view (K, N, d) are the same up to rounding."""
+    rows = views.detach()
+    distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    own = torch.eye(views.shape[1], dtype=torch.bool, device=views.device)
+    return own | (distance <= _SAME * rows.norm(dim=-1, keepdim=True))

@@ -10,14 +10,14 @@ from graphmatch.affinity import cosine_affinity
 
 
 def hamming_loss(matching: Tensor, target: Tensor) -> Tensor:
-    """Returns the mean Hamming distance between 0/1 matchings and their targets, per matched node of the target.
+    """Returns the mean Hamming distance between 0/1 matchings and their targets, per node that has a target.
 
-    Both kinds of error count: a pair that should not be matched and a pair that should. A complete matching that is
-    wrong everywhere scores 2.
+    Both kinds of error count: a pair that should not be matched, and a node that misses its target. A complete matching
+    that is wrong everywhere scores 2.
 
     Args:
         matching: (b, n1, n2) 0/1, differentiable through a gradient estimator.
-        target: (n1, n2) or (b, n1, n2) 0/1.
+        target: (n1, n2) or (b, n1, n2) 0/1. A row with several ones accepts any of them.
 
     Returns:
         Scalar in [0, 2] for complete matchings; 0 for an empty batch or an empty target.
@@ -29,9 +29,11 @@ def hamming_loss(matching: Tensor, target: Tensor) -> Tensor:
     """
     _check.tensor("hamming_loss", "matching", matching, 3, "(b, n1, n2)")
     target = target.to(matching.dtype).expand_as(matching)
+    has_target = target.amax(2) if target.shape[2] else target.sum(2)
     # Linear in the matching, so its gradient is a cost vector that an estimator can follow.
-    errors = matching * (1 - target) + (1 - matching) * target
-    return errors.sum() / target.sum().clamp(min=1)
+    wrong = (matching * (1 - target)).sum()
+    missing = has_target.sum() - (matching * target).sum()
+    return (wrong + missing) / has_target.sum().clamp(min=1)
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -76,8 +76,8 @@ class ReleasedRecipe:
 
     def align(
         self, views: Tensor, message_passing: MessagePassing, watch: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the loss and the matchings (2K, N, N) of views (K, N, d), view-to-barycenter problems first."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns loss, matchings and targets (2K, N, N) of views (K, N, d), view-to-barycenter problems first."""
         count, samples, _ = views.shape
         graphs = torch.cat([views, views.mean(0, keepdim=True)])
         edges = knn_graph(graphs, self.k).edges
@@ -94,10 +94,9 @@ class ReleasedRecipe:
         unary = watch(-(cosine + _gumbel(cosine[0]) - 0.5))
         quadratic = -0.5 * (inner + _gumbel(inner) - 0.5)
         matching, _ = self.layer(unary, quadratic, shared_edges, shared_edges)
-        errors = matching * (1 - torch.eye(samples, device=views.device)) + (1 - matching) * torch.eye(
-            samples, device=views.device
-        )
-        return errors.sum() / max(samples, 1) / len(left), matching
+        target = torch.eye(samples, device=views.device)
+        errors = matching * (1 - target) + (1 - matching) * target
+        return errors.sum() / max(samples, 1) / len(left), matching, target.expand_as(matching)
 
 
 def _gumbel(like: Tensor) -> Tensor:
