@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -122,6 +123,14 @@ def unmatched_cost(where: str, value: object) -> None:
         raise ValueError(
             message(where, "unmatched_cost", "be finite", value, "None demands a complete matching, 0.0 makes it free.")
         )
+
+
+def memory(where: str, bytes_needed: int, cure: str) -> None:
+    """Refuses work that needs more memory than the machine has, before the system kills the process for it."""
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if bytes_needed > available:
+        rule = f"fit into the {available / 2**30:.1f} GiB of memory of this machine"
+        raise ValueError(message(where, "the problem", rule, f"{bytes_needed / 2**30:.1f} GiB to allocate", cure))
 
 
 def option(where: str, argument: str, value: float, holds: bool, rule: str, cure: str) -> None:

@@ -58,7 +58,7 @@ class BarycenterAlignment(nn.Module):
         dim: Length d of the node features.
         k: Neighbours per node.
         barycenter: "leave_one_out" or "mean".
-        solver: Any solver for Lawler problems; None takes `DualAscent(max_gap=1e-3, max_iterations=100, on_cpu=True)`,
+        solver: Any solver for Lawler problems; None takes `DualAscent(max_gap=1e-3, max_iterations=30, on_cpu=True)`,
             which copies costs of other devices to the CPU.
         gradient: Any gradient estimator; None takes `IMLE(step=3.0, noise_scale=0.3)`: the noise asks for a margin, so
             that matchings that are barely right still teach.
@@ -104,7 +104,7 @@ class BarycenterAlignment(nn.Module):
         self.dim, self.k, self.barycenter, self.edge_weight = dim, k, barycenter, edge_weight
         self.message_passing = MessagePassing(dim, dropout, residual=residual and not legacy)
         self.layer = MatchingLayer(
-            solver=DualAscent(max_gap=1e-3, max_iterations=100, on_cpu=True) if solver is None else solver,
+            solver=DualAscent(max_gap=1e-3, max_iterations=30, on_cpu=True) if solver is None else solver,
             gradient=IMLE(step=3.0, noise_scale=0.3) if gradient is None else gradient,
         )
         self.released = ReleasedRecipe(k) if legacy else None

@@ -219,20 +219,24 @@ class KoopmansBeckmannProblem:
     def to_lawler(self) -> LawlerProblem:
         """Returns the equivalent Lawler problem: complete graphs with loops, n^4 quadratic costs per problem.
 
+        In float64, where products of costs of the narrower types are exact.
+
         Example:
             >>> import torch, graphmatch as gm
             >>> gm.KoopmansBeckmannProblem(torch.ones(1, 3, 3), torch.ones(1, 3, 3)).to_lawler().quadratic_costs.shape
             torch.Size([1, 9, 9])
         """
         n = self.flow.shape[1]
+        bytes_needed = self.batch_size * n**4 * torch.float64.itemsize
+        _check.memory("KoopmansBeckmannProblem", bytes_needed, "A Lawler problem has n^4 costs: reduce n or the batch.")
         counts, _ = self.node_counts()
         real = torch.arange(n, device=self.flow.device) < counts[:, None]
         inside = (real[:, :, None] & real[:, None, :]).flatten(1)
-        flow = torch.where(inside, self.flow.flatten(1), 0)
-        distance = torch.where(inside, self.distance.flatten(1), 0)
+        flow = torch.where(inside, self.flow.flatten(1).double(), 0)
+        distance = torch.where(inside, self.distance.flatten(1).double(), 0)
         node = torch.arange(n, device=self.flow.device)
         edges = torch.cartesian_prod(node, node) if n else node.new_zeros(0, 2)
-        linear = torch.zeros_like(self.flow) if self.linear is None else self.linear
+        linear = (torch.zeros_like(self.flow) if self.linear is None else self.linear).double()
         # Edges that touch padding lie outside the real graph: point them at node 0, where their zero costs are inert.
         edges = torch.where(inside[:, :, None], edges, 0)
         sizes = None

@@ -236,9 +236,13 @@ double DualAscent::certified_bound() const {
   const std::int64_t stride = tables_.stride;
   std::vector<double> theta(rows * columns);
   std::vector<double> unmatched(rows, tables_.unmatched_cost);
-  std::vector<double> magnitude(rows, 1.0);  // bounds every partial sum of the row's theta
+  std::vector<double> magnitude(rows, std::fabs(tables_.unmatched_cost));  // bounds the partial sums of a row's theta
   for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t k = 0; k < columns; ++k) theta[i * columns + k] = static_cast<double>(tables_.unary(i)[k]);
+    for (std::int64_t k = 0; k < columns; ++k) {
+      const double cost = static_cast<double>(tables_.unary(i)[k]);
+      theta[i * columns + k] = cost;
+      if (blocked_[i * stride + k] == 0.0f) magnitude[i] = std::max(magnitude[i], std::fabs(cost));
+    }
   }
   double bound = -static_cast<double>(std::min(rows, columns)) * tables_.unary_rounding_error();
   double error = 0.0;  // in units of the machine precision

@@ -93,31 +93,45 @@ void PairTables::fold_pairs(const LawlerProblem<T>& problem) {
     next[e] = head[pair];
     head[pair] = e;
   }
-  std::vector<double> exact(static_cast<std::size_t>(columns * columns), 0.0);
-  std::vector<std::int64_t> touched;
-  touched.reserve(static_cast<std::size_t>(2 * problem.edge_count2));
+  // Where a right edge lands in a table, and where its reverse does. Loops join a column with itself: never paid here.
+  struct RightEdge {
+    std::int64_t index, forward, backward;
+  };
+  std::vector<RightEdge> right_edges;
+  right_edges.reserve(static_cast<std::size_t>(problem.edge_count2));
+  for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
+    const std::int64_t k = problem.edges2[2 * f];
+    const std::int64_t l = problem.edges2[2 * f + 1];
+    if (k != l) right_edges.push_back({f, k * stride + l, l * stride + k});
+  }
+
+  std::vector<double> exact(table_size, 0.0);
   for (std::size_t p = 0; p < pairs.size(); ++p) {
-    touched.clear();
+    bool has_forward = false;
+    bool has_backward = false;
     for (std::int64_t e = head[p]; e >= 0; e = next[e]) {
-      const bool forward = problem.edges1[2 * e] == pairs[p].first;
       const T* costs = problem.quadratic + e * problem.quadratic_stride;
-      for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
-        const std::int64_t k = problem.edges2[2 * f];
-        const std::int64_t l = problem.edges2[2 * f + 1];
-        if (k == l) continue;
-        const std::int64_t cell = forward ? k * columns + l : l * columns + k;
-        exact[cell] += static_cast<double>(costs[f]);
-        touched.push_back(cell);
+      if (problem.edges1[2 * e] == pairs[p].first) {
+        has_forward = true;
+        for (const RightEdge& edge : right_edges) exact[edge.forward] += static_cast<double>(costs[edge.index]);
+      } else {
+        has_backward = true;
+        for (const RightEdge& edge : right_edges) exact[edge.backward] += static_cast<double>(costs[edge.index]);
       }
     }
     float* table = tables_.data() + p * table_size;
-    for (const std::int64_t cell : touched) {
+    auto round_cell = [&](std::int64_t cell) {
       const double cost = exact[cell] * inverse;
       const float rounded = static_cast<float>(cost);
-      table[cell / columns * stride + cell % columns] = rounded;
+      table[cell] = rounded;
       pair_error_[p] = std::max(pair_error_[p], std::fabs(cost - static_cast<double>(rounded)));
+    };
+    // A cell may come up twice: all are rounded before any is cleared for the next pair.
+    for (const RightEdge& edge : right_edges) {
+      if (has_forward) round_cell(edge.forward);
+      if (has_backward) round_cell(edge.backward);
     }
-    for (const std::int64_t cell : touched) exact[cell] = 0.0;
+    for (const RightEdge& edge : right_edges) exact[edge.forward] = exact[edge.backward] = 0.0;
     for (std::int64_t k = 0; k < columns; ++k) table[k * stride + k] = kBarrier;
   }
 }

@@ -60,6 +60,8 @@ class DualAscent:
             lawler = problem.to_lawler()
         else:
             lawler = take_kind("DualAscent", problem, LawlerProblem, "Use LAP for linear costs.")
+        threads = thread_count("DualAscent", self.threads)
+        _check.memory("DualAscent", _table_bytes(lawler, threads), "Use fewer edges, smaller graphs or fewer threads.")
         answers = _ops.lawler_dual_ascent(
             host_costs("DualAscent", lawler.unary_costs, self.on_cpu),
             host_costs("DualAscent", lawler.quadratic_costs, self.on_cpu),
@@ -70,6 +72,14 @@ class DualAscent:
             self.max_iterations,
             self.max_gap,
             self.time_limit,
-            thread_count("DualAscent", self.threads),
+            threads,
         )
         return assemble(problem, answers, lawler.unary_costs.device)
+
+
+def _table_bytes(problem: LawlerProblem, threads: int) -> int:
+    """Returns the bytes of the dense pair tables of the problems that are solved at the same time."""
+    batch, n1, n2 = problem.unary_costs.shape
+    pairs = min(problem.quadratic_costs.shape[1], n1 * (n1 - 1) // 2)
+    stride = -(-n2 // 16) * 16
+    return min(threads, batch) * pairs * n2 * stride * 4
