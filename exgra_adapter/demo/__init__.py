@@ -1,0 +1,1 @@
+"""A complete run of the method on synthetic pictures, from drawing them to the report."""
