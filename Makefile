@@ -20,7 +20,7 @@ DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint format bench sanitize clean
+.PHONY: help demo test test-all lint format bench bench-report sanitize clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -47,6 +47,10 @@ format: $(DEV)  ## rewrite the sources in the house format
 
 bench: $(BENCH)  ## measure speed and quality, with the peers in the same run
 	$(BIN)/pytest benchmarks --benchmark-only
+
+bench-report: $(BENCH)  ## run the learning experiment and write benchmarks/results/report.md
+	$(BIN)/python -m benchmarks.alignment
+	$(BIN)/python -m benchmarks.report
 
 sanitize: build/sanitize/address build/sanitize/thread  ## run the native tests under ASan, UBSan and TSan
 	build/sanitize/address

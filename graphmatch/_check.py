@@ -75,9 +75,10 @@ def same_device(where: str, tensors: dict[str, Tensor]) -> None:
 
 def costs(where: str, argument: str, value: Tensor, allow_infinite: bool) -> None:
     """Checks that costs are numbers; +inf (a forbidden assignment) only where allowed."""
-    if bool(torch.isfinite(value).all()) and (
-        value.dtype != torch.float64 or bool((value.abs() <= LARGEST_COST).all())
-    ):
+    if value.numel() == 0:
+        return
+    lowest, highest = torch.aminmax(value)  # one pass; NaN wins both
+    if float(lowest) >= -LARGEST_COST and float(highest) <= LARGEST_COST:
         return
     finite = value.abs() <= LARGEST_COST if value.dtype == torch.float64 else torch.isfinite(value)
     allowed = finite | (value == torch.inf) if allow_infinite else finite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before any test imports transformers: nothing here may reach for the network.
@@ -15,6 +16,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import hypothesis
 import pytest
 import torch
+
+import graphmatch as gm
 
 DATA_VARIABLE = "GRAPHMATCH_DATA"
 
@@ -86,3 +89,49 @@ def seed() -> int:
 def rng(seed: int) -> torch.Generator:
     """A CPU generator that starts the same way in every test."""
     return torch.Generator().manual_seed(seed)
+
+
+def _make_problem(
+    kind: str,
+    seed: int,
+    *,
+    batch: int = 2,
+    n1: int = 4,
+    n2: int = 4,
+    e1: int = 6,
+    e2: int = 6,
+    dtype: torch.dtype = torch.float64,
+    unmatched_cost: float | None = None,
+    forbidden: float = 0.0,
+    integers: bool = False,
+) -> gm.Problem:
+    """A random batch of full-size problems; `forbidden` is the share of infinite linear costs."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def costs(*shape: int) -> torch.Tensor:
+        values = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return ((2 * values).round() if integers else values).to(dtype)
+
+    def with_forbidden(values: torch.Tensor) -> torch.Tensor:
+        return values.masked_fill(torch.rand(values.shape, generator=generator) < forbidden, torch.inf)
+
+    def edges(count: int, nodes: int) -> torch.Tensor:
+        return torch.randint(max(nodes, 1), (batch, count if nodes else 0, 2), generator=generator)
+
+    if kind == "linear":
+        return gm.LinearProblem(with_forbidden(costs(batch, n1, n2)), None, unmatched_cost)
+    if kind == "koopmans_beckmann":
+        return gm.KoopmansBeckmannProblem(
+            costs(batch, n1, n1), costs(batch, n1, n1), with_forbidden(costs(batch, n1, n1))
+        )
+    edges1, edges2 = edges(e1, n1), edges(e2, n2)
+    quadratic = costs(batch, edges1.shape[1], edges2.shape[1])
+    return gm.LawlerProblem(
+        with_forbidden(costs(batch, n1, n2)), quadratic, edges1, edges2, None, unmatched_cost
+    )
+
+
+@pytest.fixture(scope="session")
+def make_problem() -> Callable[..., gm.Problem]:
+    """Builds a random problem of kind "linear", "lawler" or "koopmans_beckmann"; see `_make_problem`."""
+    return _make_problem

@@ -1,0 +1,1 @@
+"""Benchmarks: speed beside quality, with the peers in the same run."""

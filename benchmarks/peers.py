@@ -1,0 +1,66 @@
+"""Other solvers behind one face. A peer that is not installed is left out of the suites by name, not failed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from benchmarks.cases import Instance
+
+LapSolver = Callable[[np.ndarray], np.ndarray]
+
+
+def installed(package: str) -> bool:
+    """Whether a peer can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def build_pylibmgm(instance: Instance) -> Any:
+    """Returns the model that pylibmgm solves: it wants one Python call per assignment and per pair of assignments.
+
+    A pair of assignments may come from several pairs of edges; pylibmgm takes each once, so their costs are summed.
+    """
+    mgm = importlib.import_module("pylibmgm")
+    n1, n2 = instance.unary_costs.shape
+    start, end = (instance.edges1[:, None, side] * n2 + instance.edges2[None, :, side] for side in (0, 1))
+    codes = np.minimum(start, end) * (n1 * n2) + np.maximum(start, end)
+    pairs, place = np.unique(codes.ravel(), return_inverse=True)
+    costs = np.bincount(place.ravel(), instance.quadratic_costs.ravel())
+    first, second = np.divmod(pairs, n1 * n2)
+    model = mgm.GmModel(mgm.Graph(0, n1), mgm.Graph(1, n2), n1 * n2, len(pairs))
+    for (node1, node2), cost in np.ndenumerate(instance.unary_costs):
+        model.add_assignment(node1, node2, cost)
+    for pair in zip(first.tolist(), second.tolist(), costs.tolist(), strict=True):
+        model.add_edge(*pair)
+    return model
+
+
+def solve_pylibmgm(model: Any) -> np.ndarray:
+    """Returns the assignment (n1,) that pylibmgm finds with its default options in one thread, -1 = unmatched."""
+    mgm = importlib.import_module("pylibmgm")
+    mgm.omp_set_num_threads(1)
+    return np.asarray(mgm.QAPSolver(model).run().labeling(), dtype=np.int64)
+
+
+def scipy_lap(costs: np.ndarray) -> np.ndarray:
+    """Returns assignments (b, n) of square costs (b, n, n), one call of SciPy per matrix."""
+    return np.stack([linear_sum_assignment(matrix)[1] for matrix in costs])
+
+
+def lapx_lap(costs: np.ndarray) -> np.ndarray:
+    """Returns assignments (b, n) of square costs (b, n, n), one batched call of lapx in one thread."""
+    lap = importlib.import_module("lap")
+    _, rows, columns = lap.lapjvx_batch(costs, n_threads=1)
+    assignment = np.empty(costs.shape[:2], dtype=np.int64)
+    np.put_along_axis(assignment, np.stack(rows), np.stack(columns), axis=1)
+    return assignment
+
+
+LAP_PEERS: dict[str, LapSolver] = {"scipy": scipy_lap, "lapx": lapx_lap}
+# Names to import, where they differ from those of the peers.
+LAP_PACKAGES = {"lapx": "lap"}
