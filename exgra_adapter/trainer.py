@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import LlavaForConditionalGeneration, Trainer
+from transformers import LlavaForConditionalGeneration, LlavaProcessor, Trainer
 
 import graphmatch as gm
 from exgra_adapter.alignment import batch_nodes, load_alignment, save_alignment
@@ -142,6 +142,11 @@ class AlignmentTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         state = self.model.state_dict() if state_dict is None else state_dict
+        # The tokenizer keeps the limits of its last call, and whoever loads it would inherit them.
+        processor = self.processing_class
+        if isinstance(processor, LlavaProcessor):
+            processor.tokenizer.backend_tokenizer.no_truncation()
+            processor.tokenizer.backend_tokenizer.no_padding()
         own = {name: value for name, value in state.items() if not name.startswith(f"{_ATTRIBUTE}.")}
         with without_weight_bars():
             super()._save(output_dir, own)

@@ -77,6 +77,7 @@ def costs(where: str, argument: str, value: Tensor, allow_infinite: bool) -> Non
     """Checks that costs are numbers; +inf (a forbidden assignment) only where allowed."""
     if value.numel() == 0:
         return
+    value = value.detach()
     lowest, highest = torch.aminmax(value)  # one pass; NaN wins both
     if float(lowest) >= -LARGEST_COST and float(highest) <= LARGEST_COST:
         return

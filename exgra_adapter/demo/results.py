@@ -19,7 +19,7 @@ History = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Sizes and learning rates of the demo. The defaults take three to four minutes of one core.
+    """Sizes and learning rates of the demo. The defaults take about three minutes of two cores.
 
     Attributes:
         train_pictures: Pictures of the three training files.
@@ -42,8 +42,8 @@ class DemoConfig:
     questions: int = 2
     batch_size: int = 16
     caption_steps: int = 30
-    instruct_steps: int = 200
-    vqa_steps: int = 80
+    instruct_steps: int = 280
+    vqa_steps: int = 140
     caption_rate: float = 2e-3
     instruct_rate: float = 1.5e-3
     vqa_rate: float = 1e-3

@@ -7,6 +7,7 @@ earlier one as a whole: phases are never reused, because minutes are cheaper tha
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -71,6 +72,7 @@ def run_demo(
     try:
         folder.chmod(0o755)
         _Demo(config or DemoConfig(), seed, folder, console_progress).run()
+        _name_final_folder(folder, output)
         _replace(output, folder)
     finally:
         torch.set_num_threads(usual_threads)
@@ -216,6 +218,17 @@ def _require_free(output: Path) -> None:
             f"run_demo: output must be empty or hold an earlier demo; got {output} with other files. Choose another "
             "folder."
         )
+
+
+def _name_final_folder(folder: Path, output: Path) -> None:
+    """Lets the settings of the trained models name the folder that the result is about to move to."""
+    for settings in folder.glob("models/**/settings.json"):
+        values = json.loads(settings.read_text(encoding="utf-8"))
+        moved = {
+            name: value.replace(str(folder), str(output), 1) if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        write_json(settings, moved)
 
 
 def _replace(output: Path, folder: Path) -> None:

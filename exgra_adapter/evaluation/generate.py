@@ -116,9 +116,6 @@ def _answer(
             text=[question_prompt(request.record.turns[request.turn].question) for request in readable],
             padding=True,
             padding_side="left",
-            # A limit that training has left in the tokenizer would cut the question off.
-            truncation=False,
-            max_length=None,
             return_tensors="pt",
         ).to(model.device, model.dtype)
         stop = tokenizer.eos_token_id

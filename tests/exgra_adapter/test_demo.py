@@ -52,6 +52,8 @@ def test_demo_writes_report_plots_data_models_and_answers(demo):
     assert (demo / "models" / "with_alignment" / "stage2" / "alignment.safetensors").is_file()
     assert not (demo / "models" / "without_alignment" / "stage2" / "alignment.safetensors").exists()
     assert [path.name for path in demo.parent.iterdir()] == ["demo"]
+    settings = json.loads((demo / "models" / "with_alignment" / "vqa" / "settings.json").read_text())
+    assert all((demo / settings[name]).exists() for name in ("data", "images", "model", "output"))
 
 
 def test_both_arms_start_from_the_same_point(demo):
