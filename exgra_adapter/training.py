@@ -86,17 +86,18 @@ def train(config: TrainingConfig, console_progress: bool = True) -> TrainingSumm
     """
     started = time.monotonic()
     config = config.resolved()
-    finished = _prepare_output(config)
+    finished = _check_output(config)
     if finished is not None:
         logger.info("%s holds the finished run already", config.output)
         return finished
-    checkpoint = _last_checkpoint(config.output / _CHECKPOINTS)
+    checkpoint = None if config.overwrite else _last_checkpoint(config.output / _CHECKPOINTS)
     arguments = _training_arguments(config)
     records, skipped = _prepare_records(config, console_progress)
     set_seed(config.seed)
     model, processor = _prepare_model(config, records, checkpoint)
     _freeze(model, config.stage)
     alignment = _prepare_alignment(config, model)
+    _claim_output(config)
     trainer = AlignmentTrainer(
         model=model,
         args=arguments,
@@ -137,8 +138,8 @@ class _Progress(ProgressCallback):
             self.training_bar.set_postfix({name: f"{logs[name]:.3f}" for name in self._SHOWN if name in logs})
 
 
-def _prepare_output(config: TrainingConfig) -> TrainingSummary | None:
-    """Makes the output folder and says whether its run is finished already."""
+def _check_output(config: TrainingConfig) -> TrainingSummary | None:
+    """Makes the output folder or refuses one that must not be used; returns the run that is finished there already."""
     output = config.output
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -151,20 +152,28 @@ def _prepare_output(config: TrainingConfig) -> TrainingSummary | None:
         ) from None
     settings = output / _SETTINGS
     if config.overwrite:
-        for name in (_SUMMARY, _HISTORY, ALIGNMENT_FILE):
-            (output / name).unlink(missing_ok=True)
-        shutil.rmtree(output / _CHECKPOINTS, ignore_errors=True)
-    elif config.resume and settings.is_file():
+        return None
+    if config.resume and settings.is_file():
         _require_same_settings(config, settings)
-        if (output / _SUMMARY).is_file():
-            return _read_summary(output)
-    elif any(output.iterdir()):
+        return _read_summary(output) if (output / _SUMMARY).is_file() else None
+    if any(output.iterdir()):
         raise ValueError(
             f"train: output must be an empty folder; got {output} with files in it. "
             "Continue an interrupted run with --resume, start anew with --overwrite, or choose another folder."
         )
-    write_json(settings, config.to_json())
     return None
+
+
+def _claim_output(config: TrainingConfig) -> None:
+    """Removes an earlier run, if that is wanted, and writes the settings.
+
+    Called when data and model are known to be right: a run that fails on them leaves the folder as it was.
+    """
+    if config.overwrite:
+        for name in (_SUMMARY, _HISTORY, ALIGNMENT_FILE):
+            (config.output / name).unlink(missing_ok=True)
+        shutil.rmtree(config.output / _CHECKPOINTS, ignore_errors=True)
+    write_json(config.output / _SETTINGS, config.to_json())
 
 
 def _require_same_settings(config: TrainingConfig, path: Path) -> None:

@@ -65,10 +65,16 @@ def run_demo(
         raise ValueError(f"run_demo: threads must be at least 1; got {threads}. Leave it out for torch's choice.")
     output = output.resolve()
     _require_free(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    except OSError as error:
+        raise ValueError(
+            f"run_demo: output must be in a folder that can be written to; got {output} ({error.strerror}). "
+            "Choose another one."
+        ) from None
     usual_threads = torch.get_num_threads()
     torch.set_num_threads(threads or usual_threads)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
         folder.chmod(0o755)
         _Demo(config or DemoConfig(), seed, folder, console_progress).run()

@@ -217,3 +217,9 @@ def test_report_says_whichever_side_wins(with_alignment, without, verdict):
     assert verdict in report
     assert "For research only" in report
     assert "2 CPU threads" in report
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="run_demo: output must be in a folder that can be written to"):
+        run_demo(tmp_path / "file" / "demo", config=TINY, console_progress=False)

@@ -146,6 +146,19 @@ def test_an_interrupt_leaves_nothing_half_written(small_data, tmp_path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} <= {"settings.json", "checkpoints"}
 
 
+def test_a_run_that_fails_on_its_data_leaves_the_output_as_it_was(small_data, tmp_path):
+    settings = config(small_data, tmp_path / "run", "align")
+    wrong = dataclasses.replace(settings, data=tmp_path / "missing.json")
+    with pytest.raises(ValueError, match="must name an existing file"):
+        train(wrong, console_progress=False)
+    assert list((tmp_path / "run").iterdir()) == []
+    train(settings, console_progress=False)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match="must name an existing file"):
+        train(dataclasses.replace(wrong, overwrite=True), console_progress=False)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
 def test_an_output_folder_in_use_is_kept(small_data, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     settings = config(small_data, tmp_path, "align")
