@@ -126,9 +126,7 @@ def _make_problem(
         )
     edges1, edges2 = edges(e1, n1), edges(e2, n2)
     quadratic = costs(batch, edges1.shape[1], edges2.shape[1])
-    return gm.LawlerProblem(
-        with_forbidden(costs(batch, n1, n2)), quadratic, edges1, edges2, None, unmatched_cost
-    )
+    return gm.LawlerProblem(with_forbidden(costs(batch, n1, n2)), quadratic, edges1, edges2, None, unmatched_cost)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,147 @@
+"""Solving as a program meets it: certificates, interrupts, forks, errors, and what a result says."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import graphmatch as gm
+
+Make = Callable[..., gm.Problem]
+
+
+def test_certified_gap_is_what_was_asked_for(make_problem: Make):
+    problem = make_problem("lawler", 12, batch=40, n1=6, n2=6, e1=10, e2=10)
+    for max_gap in (0.0, 1e-6, 1e-2, 1.0):
+        result = gm.solve(problem, gm.DualAscent(max_gap=max_gap))
+        largest = torch.maximum(problem.unary_costs.abs().amax((1, 2)), problem.quadratic_costs.abs().amax((1, 2)))
+        allowed = max_gap * torch.maximum(result.objective.abs(), largest)
+        closed = result.absolute_gap <= allowed * (1 + 1e-12)
+        assert torch.equal(result.status == gm.Status.OPTIMAL, closed)
+    assert closed.all(), "a gap of 100 % closes at once"
+
+
+def test_more_iterations_never_hurt(make_problem: Make):
+    problem = make_problem("lawler", 13, batch=20, n1=8, n2=8, e1=24, e2=24)
+    short = gm.solve(problem, gm.DualAscent(max_iterations=1))
+    long = gm.solve(problem, gm.DualAscent(max_iterations=200))
+    assert short.iterations.eq(1).all()
+    assert long.iterations.gt(1).any()
+    assert (long.objective <= short.objective).all()
+    assert (long.lower_bound >= short.lower_bound - 1e-9).all()
+    assert long.absolute_gap.sum() < short.absolute_gap.sum()
+
+
+def test_planted_matchings_are_found_and_certified():
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(4, 16, 8, generator=generator)
+    order = torch.stack([torch.randperm(16, generator=generator) for _ in range(4)])
+    moved = torch.empty_like(points)
+    moved.scatter_(1, order[:, :, None].expand(-1, -1, 8), points + 0.05 * torch.randn(4, 16, 8, generator=generator))
+    left, right = gm.knn_graph(points, 4), gm.knn_graph(moved, 4)
+    features = [gm.edge_features(graph.nodes, graph.edges) for graph in (left, right)]
+    problem = gm.LawlerProblem(
+        -gm.cosine_affinity(points, moved), -gm.cosine_affinity(*features), left.edges, right.edges
+    )
+    result = gm.solve(problem, gm.DualAscent(max_gap=1e-4))
+    assert torch.equal(result.assignment, order)
+    assert result.statuses == [gm.Status.OPTIMAL] * 4
+
+
+INTERRUPTED = """
+import sys, torch, graphmatch as gm
+generator = torch.Generator().manual_seed(0)
+batch, n, e = {batch}, {n}, {e}
+edges = torch.randint(n, (2, e, 2), generator=generator)
+unary, quadratic = torch.rand(1, n, n, generator=generator), torch.randn(1, e, e, generator=generator)
+problem = gm.LawlerProblem(unary.expand(batch, -1, -1), quadratic.expand(batch, -1, -1), *edges)
+print("started", flush=True)
+try:
+    gm.solve(problem, gm.DualAscent(max_gap=0.0, max_iterations=10**9, threads={threads}))
+except KeyboardInterrupt:
+    result = gm.solve(gm.LinearProblem(torch.eye(3)[None]))  # the library goes on working
+    print("interrupted", result.objective.item(), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("batch", "n", "e", "threads"), [(5000, 24, 120, 2), (2, 90, 700, 1)], ids=["large_batch", "large_problems"]
+)
+def test_ctrl_c_stops_a_long_solve(batch: int, n: int, e: int, threads: int):
+    code = INTERRUPTED.format(batch=batch, n=n, e=e, threads=threads)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "started\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=1)
+        child.send_signal(signal.SIGINT)
+        try:
+            output, _ = child.communicate(timeout=30)  # to the end it would take minutes
+        finally:
+            child.kill()
+    assert output == "interrupted 0.0\n"
+
+
+FORKED = """
+import os, torch, graphmatch as gm
+torch.set_num_threads(1)
+problem = gm.LinearProblem(torch.rand(8, 6, 6, generator=torch.Generator().manual_seed(0)))
+expected = gm.solve(problem, gm.LAP(threads=4)).objective
+child = os.fork()
+if child == 0:
+    same = torch.equal(gm.solve(problem, gm.LAP(threads=4)).objective, expected)
+    os._exit(0 if same else 3)
+assert os.waitpid(child, 0)[1] == 0
+assert torch.equal(gm.solve(problem, gm.LAP(threads=4)).objective, expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_works_after_a_fork():
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
+
+
+ERROR_FORM = r"^\S.*: .+ must .+; got .+\. \S.*\.$"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "about"),
+    [
+        (lambda make: gm.solve(torch.eye(3)), TypeError, "solve: problem"),
+        (lambda make: gm.solve(None), TypeError, "solve: problem"),
+        (lambda make: gm.LAP().solve(make("lawler", 0)), TypeError, "LAP: problem"),
+        (lambda make: gm.DualAscent().solve(make("linear", 0)), TypeError, "DualAscent: problem"),
+        (lambda make: gm.DualAscent(max_iterations=0), ValueError, "DualAscent: max_iterations"),
+        (lambda make: gm.DualAscent(max_gap=-1.0), ValueError, "DualAscent: max_gap"),
+        (lambda make: gm.DualAscent(max_gap=math.nan), ValueError, "DualAscent: max_gap"),
+        (lambda make: gm.DualAscent(time_limit=0.0), ValueError, "DualAscent: time_limit"),
+        (lambda make: gm.DualAscent(time_limit=math.nan), ValueError, "DualAscent: time_limit"),
+        (lambda make: gm.DualAscent(threads=0).solve(make("lawler", 0)), ValueError, "DualAscent: threads"),
+        (lambda make: gm.LAP(threads=0).solve(make("linear", 0)), ValueError, "LAP: threads"),
+        (lambda make: gm.BruteForce().solve(make("linear", 0, n1=12, n2=12)), ValueError, "BruteForce: the problem"),
+        (lambda make: gm.solve(make("linear", 0)).paid_pairs, TypeError, "MatchResult: paid_pairs"),
+    ],
+)
+def test_errors_say_what_to_do(make_problem: Make, call: Callable, error: type[Exception], about: str):
+    with pytest.raises(error, match=ERROR_FORM) as caught:
+        call(make_problem)
+    assert str(caught.value).startswith(about)
+
+
+def test_matchings_and_paid_pairs_price_the_problem(make_problem: Make):
+    problem = make_problem("lawler", 16, unmatched_cost=0.0)
+    result = gm.solve(problem)
+    unary = (problem.unary_costs * result.matching).sum((1, 2))
+    quadratic = (problem.quadratic_costs * result.paid_pairs).sum((1, 2))
+    torch.testing.assert_close(unary + quadratic, result.objective)
+
+
+def test_every_status_has_a_text():
+    assert all(status.text.endswith(".") for status in gm.Status)
