@@ -14,7 +14,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
-#include <vector>
+#include <utility>
 
 #include "core/stop.hpp"
 
@@ -44,7 +44,8 @@ class ThreadPool {
     job->work();
     // Wakes up now and then so that the owner's poll can see an interrupt.
     while (!job->wait_for(std::chrono::milliseconds(20))) stop.requested();
-    if (job->error) std::rethrow_exception(job->error);
+    // Taken out of the job: a worker that is late to let go of the job must not be the one to destroy the exception.
+    if (const std::exception_ptr error = job->take_error()) std::rethrow_exception(error);
   }
 
  private:
@@ -73,6 +74,11 @@ class ThreadPool {
     bool wait_for(std::chrono::milliseconds patience) {
       std::unique_lock<std::mutex> lock(mutex);
       return finished.wait_for(lock, patience, [&] { return done.load() >= count; });
+    }
+
+    std::exception_ptr take_error() {
+      const std::lock_guard<std::mutex> lock(mutex);
+      return std::exchange(error, nullptr);
     }
 
     const std::int64_t count;
