@@ -76,7 +76,7 @@ $(BENCH): $(DEV)
 	$(BIN)/python -m pip install --editable ".[exgra,viz,dev,bench]"
 	touch $@
 
-SANITIZE_FLAGS := -std=c++17 -O1 -g -Wall -Wextra -Werror -fno-omit-frame-pointer -fno-sanitize-recover=all -pthread -Icsrc
+SANITIZE_FLAGS := -std=c++17 -O1 -g -fopenmp-simd -Wall -Wextra -Werror -fno-omit-frame-pointer -fno-sanitize-recover=all -pthread -Icsrc
 build/sanitize/address: SANITIZER := address,undefined
 build/sanitize/thread: SANITIZER := thread
 build/sanitize/address build/sanitize/thread: $(CORE_SOURCES) $(NATIVE_TESTS) $(CPP_FILES)

@@ -19,6 +19,14 @@
 
 namespace graphmatch {
 
+// Scans one row of the search: distance[j] becomes min(distance[j], offset + costs[j] - v[j]) and previous_row[j] the
+// row that set it, except for columns with done[j] = infinity (0 otherwise). Returns the smallest distance of the
+// others.
+float relax_row(const float* costs, const float* v, const float* done, float offset, std::int32_t row,
+                std::int64_t columns, float* distance, std::int32_t* previous_row);
+double relax_row(const double* costs, const double* v, const double* done, double offset, std::int32_t row,
+                 std::int64_t columns, double* distance, std::int32_t* previous_row);
+
 template <class T>
 class Lap {
  public:
@@ -40,7 +48,7 @@ class Lap {
     column_to_row.assign(static_cast<std::size_t>(columns), -1);
     distance_.resize(static_cast<std::size_t>(columns));
     previous_row_.resize(static_cast<std::size_t>(columns));
-    scanned_.resize(static_cast<std::size_t>(columns));
+    done_.resize(static_cast<std::size_t>(columns));
     scanned_columns_.reserve(static_cast<std::size_t>(columns));
     for (std::int64_t row = 0; row < rows; ++row) {
       if (!augment(row, columns, cost, stride, unmatched)) return false;
@@ -51,7 +59,7 @@ class Lap {
  private:
   bool augment(std::int64_t start, std::int64_t columns, const T* cost, std::int64_t stride, const T* unmatched) {
     std::fill(distance_.begin(), distance_.end(), kInfinity);
-    std::fill(scanned_.begin(), scanned_.end(), char{0});
+    std::fill(done_.begin(), done_.end(), T(0));
     scanned_columns_.clear();
 
     T reached = T(0);             // distance of the row being scanned
@@ -66,33 +74,21 @@ class Lap {
         exit_distance = offset + unmatched[row];
         exit_row = row;
       }
-      T lowest = kInfinity;
-      std::int64_t nearest = -1;
-      for (std::int64_t j = 0; j < columns; ++j) {
-        if (scanned_[j]) continue;
-        const T candidate = offset + (costs[j] - v[j]);
-        if (candidate < distance_[j]) {
-          distance_[j] = candidate;
-          previous_row_[j] = row;
-        }
-        if (distance_[j] < lowest ||
-            (distance_[j] == lowest && nearest >= 0 && column_to_row[j] < 0 && column_to_row[nearest] >= 0)) {
-          lowest = distance_[j];
-          nearest = j;
-        }
-      }
+      const T lowest = relax_row(costs, v.data(), done_.data(), offset, static_cast<std::int32_t>(row), columns,
+                                 distance_.data(), previous_row_.data());
       if (exit_row >= 0 && exit_distance < lowest) {
         reached = exit_distance;
         break;
       }
-      if (nearest < 0) return false;
+      if (lowest == kInfinity) return false;
+      const std::int64_t nearest = nearest_column(lowest);
       reached = lowest;
       if (column_to_row[nearest] < 0) {
         sink = nearest;
         exit_row = -1;
         break;
       }
-      scanned_[nearest] = 1;
+      done_[nearest] = kInfinity;
       scanned_columns_.push_back(nearest);
       row = column_to_row[nearest];
     }
@@ -118,9 +114,20 @@ class Lap {
     return true;
   }
 
+  // The first free column at this distance, else the first one.
+  std::int64_t nearest_column(T lowest) const {
+    std::int64_t first = -1;
+    for (std::size_t j = 0; j < distance_.size(); ++j) {
+      if (distance_[j] + done_[j] != lowest) continue;
+      if (column_to_row[j] < 0) return static_cast<std::int64_t>(j);
+      if (first < 0) first = static_cast<std::int64_t>(j);
+    }
+    return first;
+  }
+
   std::vector<T> distance_;
-  std::vector<std::int64_t> previous_row_;
-  std::vector<char> scanned_;
+  std::vector<std::int32_t> previous_row_;
+  std::vector<T> done_;  // infinity for scanned columns
   std::vector<std::int64_t> scanned_columns_;
 };
 
