@@ -40,7 +40,7 @@ def tensor(where: str, argument: str, value: object, dimensions: int, shape_text
 
 def floating(where: str, argument: str, value: Tensor) -> Tensor:
     """Checks that a tensor holds floating-point costs, and returns it."""
-    if value.dtype not in FLOAT_TYPES:
+    if not isinstance(value, Tensor) or value.dtype not in FLOAT_TYPES:
         raise TypeError(
             message(where, argument, "be a floating-point tensor", describe(value), "Convert it with tensor.float().")
         )
@@ -49,7 +49,7 @@ def floating(where: str, argument: str, value: Tensor) -> Tensor:
 
 def integer(where: str, argument: str, value: Tensor) -> Tensor:
     """Checks that a tensor holds int64 indices, and returns it."""
-    if value.dtype != torch.int64:
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
         raise TypeError(
             message(where, argument, "be an int64 tensor", describe(value), "Convert it with tensor.long().")
         )

@@ -133,7 +133,9 @@ def _with_costs(
 
 def _solvable(costs: Tensor) -> Tensor:
     """Returns costs in a type that solvers take; gradients flow through the conversion."""
-    return costs.float() if costs.dtype in (torch.float16, torch.bfloat16) else costs
+    # The problem classes refuse what is no tensor.
+    is_half = isinstance(costs, Tensor) and costs.dtype in (torch.float16, torch.bfloat16)
+    return costs.float() if is_half else costs
 
 
 def _keep_real(solution: Tensor, sizes: Tensor | None, first: int) -> Tensor:

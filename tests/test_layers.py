@@ -121,7 +121,17 @@ def test_layers_can_be_copied_and_saved(costs: tuple, tmp_path):
     assert torch.equal(copy.deepcopy(layer)(*costs)[0], fresh(*costs)[0])
 
 
-@pytest.mark.parametrize("given", [{"edges1"}, {"quadratic_costs"}, {"quadratic_costs", "edges1"}], ids=str)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"edges1"},
+        {"quadratic_costs"},
+        {"quadratic_costs", "edges1"},
+        {"quadratic_costs", "edges2"},
+        {"edges1", "edges2"},
+    ],
+    ids=str,
+)
 def test_quadratic_arguments_come_together(costs: tuple, given: set[str]):
     named = dict(zip(("quadratic_costs", "edges1", "edges2"), costs[1:], strict=True))
     with pytest.raises(ValueError, match=ERROR_FORM):
@@ -161,9 +171,10 @@ def test_graph_convolution_by_hand(rng: torch.Generator):
     torch.testing.assert_close(layer(nodes[0], edges[0]), expected[0])
 
 
-def test_graph_convolution_has_the_parameters_of_graph_conv():
-    shapes = {name: tuple(value.shape) for name, value in gm.GraphConvolution(4, 3).state_dict().items()}
-    assert shapes == {"lin_rel.weight": (3, 4), "lin_rel.bias": (3,), "lin_root.weight": (3, 4)}
+def test_convolutions_have_the_parameters_of_pyg_graph_conv():
+    names = {name: tuple(value.shape) for name, value in gm.MessagePassing(4).state_dict().items()}
+    one = {"lin_rel.weight": (4, 4), "lin_rel.bias": (4,), "lin_root.weight": (4, 4)}
+    assert names == {f"conv{place}.{name}": shape for place in (1, 2) for name, shape in one.items()}
 
 
 def test_graph_convolution_is_differentiable(rng: torch.Generator):
@@ -193,6 +204,4 @@ def test_message_passing_adds_to_the_nodes_unless_told_otherwise(rng: torch.Gene
     residual = gm.MessagePassing(4).eval()
     plain = gm.MessagePassing(4, residual=False).eval()
     plain.load_state_dict(residual.state_dict())
-    torch.testing.assert_close(
-        residual(graph.nodes, graph.edges), graph.nodes + plain(graph.nodes, graph.edges)
-    )
+    torch.testing.assert_close(residual(graph.nodes, graph.edges), graph.nodes + plain(graph.nodes, graph.edges))

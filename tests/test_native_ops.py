@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import chain
+from fractions import Fraction
+from itertools import chain, permutations
 
 import pytest
 import torch
@@ -149,3 +150,26 @@ def test_linear_assignment_equals_scipy(rng: torch.Generator):
         assert objective.item() == pytest.approx(best.item(), rel=1e-12)
         assert 0 <= objective.item() - bound.item() <= 1e-12 * (rows + columns)
         assert status.item() == gm.Status.OPTIMAL
+
+
+def exact_optimum(problem: gm.LawlerProblem) -> Fraction:
+    """The optimum of one complete problem with as many nodes on either side, in rational arithmetic."""
+    unary, quadratic, edges1, edges2 = (tensor[0].tolist() for tensor in lawler_tensors(problem)[:4])
+    totals = []
+    for image in permutations(range(len(unary))):
+        total = sum((Fraction(unary[i][k]) for i, k in enumerate(image)), Fraction(0))
+        for (i, j), costs in zip(edges1, quadratic, strict=True):
+            paid = [cost for edge, cost in zip(edges2, costs, strict=True) if edge == [image[i], image[j]]]
+            total += sum(map(Fraction, paid), Fraction(0))
+        totals.append(total)
+    return min(totals)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bounds_hold_in_exact_arithmetic(make_problem: Callable, dtype: torch.dtype):
+    # Few nodes and many edges: most costs are sums of several, whose rounding the bound has to cover.
+    for seed in range(400):
+        n = 1 + seed % 3
+        problem = make_problem("lawler", seed, batch=1, n1=n, n2=n, e1=seed % 10, e2=9, dtype=dtype)
+        bound = gm.solve(problem, gm.DualAscent(max_gap=0.0)).lower_bound.item()
+        assert Fraction(bound) <= exact_optimum(problem)

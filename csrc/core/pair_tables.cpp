@@ -2,8 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace graphmatch {
+namespace {
+
+// Largest rounding error of a sum of `count` doubles of at most `largest`, added one by one.
+double summation_error(std::int64_t count, double largest) {
+  const double terms = static_cast<double>(count);
+  return count < 2 ? 0.0 : 0.5 * std::numeric_limits<double>::epsilon() * (terms - 1.0) * terms * largest;
+}
+
+}  // namespace
 
 template <class T>
 void PairTables::build(const LawlerProblem<T>& problem) {
@@ -52,9 +62,15 @@ void PairTables::fold_unary(const LawlerProblem<T>& problem) {
   unary_.assign(static_cast<std::size_t>(rows * stride), kBarrier);
   unary_error_ = 0.0;
   std::vector<double> loops;
+  std::vector<std::int64_t> row_loops(static_cast<std::size_t>(rows), 0);
+  std::vector<std::int64_t> column_loops(static_cast<std::size_t>(columns), 0);
+  for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
+    if (problem.edges2[2 * f] == problem.edges2[2 * f + 1]) ++column_loops[problem.edges2[2 * f]];
+  }
   for (std::int64_t e = 0; e < problem.edge_count1; ++e) {
     const std::int64_t i = problem.edges1[2 * e];
     if (i != problem.edges1[2 * e + 1]) continue;
+    ++row_loops[i];
     if (loops.empty()) loops.assign(static_cast<std::size_t>(rows * columns), 0.0);
     for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
       const std::int64_t k = problem.edges2[2 * f];
@@ -70,7 +86,8 @@ void PairTables::fold_unary(const LawlerProblem<T>& problem) {
       cost *= inverse;
       const float rounded = static_cast<float>(cost);
       unary_[i * stride + k] = rounded;
-      unary_error_ = std::max(unary_error_, std::fabs(cost - static_cast<double>(rounded)));
+      const double sum_error = summation_error(1 + row_loops[i] * column_loops[k], largest_cost);
+      unary_error_ = std::max(unary_error_, std::fabs(cost - static_cast<double>(rounded)) + sum_error);
     }
   }
 }
@@ -105,11 +122,20 @@ void PairTables::fold_pairs(const LawlerProblem<T>& problem) {
     if (k != l) right_edges.push_back({f, k * stride + l, l * stride + k});
   }
 
+  // How many right edges share a cell at most.
+  std::vector<std::int64_t> multiplicity(table_size, 0);
+  std::int64_t largest_multiplicity = 0;
+  for (const RightEdge& edge : right_edges) {
+    largest_multiplicity = std::max(largest_multiplicity, ++multiplicity[edge.forward]);
+  }
+
   std::vector<double> exact(table_size, 0.0);
   for (std::size_t p = 0; p < pairs.size(); ++p) {
     bool has_forward = false;
     bool has_backward = false;
+    std::int64_t left_edges = 0;
     for (std::int64_t e = head[p]; e >= 0; e = next[e]) {
+      ++left_edges;
       const T* costs = problem.quadratic + e * problem.quadratic_stride;
       if (problem.edges1[2 * e] == pairs[p].first) {
         has_forward = true;
@@ -131,6 +157,7 @@ void PairTables::fold_pairs(const LawlerProblem<T>& problem) {
       if (has_forward) round_cell(edge.forward);
       if (has_backward) round_cell(edge.backward);
     }
+    pair_error_[p] += summation_error(left_edges * largest_multiplicity, largest_cost);
     for (const RightEdge& edge : right_edges) exact[edge.forward] = exact[edge.backward] = 0.0;
     for (std::int64_t k = 0; k < columns; ++k) table[k * stride + k] = kBarrier;
   }

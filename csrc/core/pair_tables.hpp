@@ -40,7 +40,7 @@ class PairTables {
   // Table of pair p, columns x stride; kBarrier on the diagonal, because two rows cannot share a column.
   const float* table(std::int64_t pair) const { return tables_.data() + pair * columns * stride; }
 
-  // Largest |exact cost - table entry| of pair p, in table units: what a rigorous bound has to give up.
+  // At least the largest |exact cost - table entry| of pair p, in table units: what a rigorous bound has to give up.
   double rounding_error(std::int64_t pair) const { return pair_error_[static_cast<std::size_t>(pair)]; }
   double unary_rounding_error() const { return unary_error_; }
 
