@@ -101,6 +101,9 @@ class BarycenterAlignment(nn.Module):
         if barycenter not in ("leave_one_out", "mean"):
             rule = "be 'leave_one_out' or 'mean'"
             raise ValueError(_check.message(where, "barycenter", rule, repr(barycenter), "Pick one."))
+        if legacy and (solver is not None or gradient is not None):
+            rule, received = "be left out with legacy=True, which has its own", f"solver={solver}, gradient={gradient}"
+            raise ValueError(_check.message(where, "solver and gradient", rule, received, "Drop them or legacy."))
         self.dim, self.k, self.barycenter, self.edge_weight = dim, k, barycenter, edge_weight
         self.message_passing = MessagePassing(dim, dropout, residual=residual and not legacy)
         self.layer = MatchingLayer(

@@ -235,6 +235,7 @@ def test_any_solver_and_estimator():
         (lambda: gm.BarycenterAlignment(0), ValueError, "dim"),
         (lambda: gm.BarycenterAlignment(4, k=0), ValueError, "k"),
         (lambda: gm.BarycenterAlignment(4, barycenter="median"), ValueError, "barycenter"),
+        (lambda: gm.BarycenterAlignment(4, gradient=gm.BlackBox(), legacy=True), ValueError, "solver and gradient"),
         (lambda: gm.BarycenterAlignment(4)(), ValueError, "views"),
         (lambda: gm.BarycenterAlignment(4)(torch.zeros(3, 4)), ValueError, "views"),
         (lambda: gm.BarycenterAlignment(4)(torch.zeros(3, 4), [[0.0]]), TypeError, "view 1"),

@@ -7,10 +7,13 @@
 namespace graphmatch {
 namespace {
 
+// Relative rounding error of one addition.
+constexpr double kRounding = 0.5 * std::numeric_limits<double>::epsilon();
+
 // Largest rounding error of a sum of `count` doubles of at most `largest`, added one by one.
 double summation_error(std::int64_t count, double largest) {
   const double terms = static_cast<double>(count);
-  return count < 2 ? 0.0 : 0.5 * std::numeric_limits<double>::epsilon() * (terms - 1.0) * terms * largest;
+  return count < 2 ? 0.0 : kRounding * (terms - 1.0) * terms * largest;
 }
 
 }  // namespace
@@ -61,33 +64,35 @@ void PairTables::fold_unary(const LawlerProblem<T>& problem) {
   const double inverse = 1.0 / scale;
   unary_.assign(static_cast<std::size_t>(rows * stride), kBarrier);
   unary_error_ = 0.0;
-  std::vector<double> loops;
-  std::vector<std::int64_t> row_loops(static_cast<std::size_t>(rows), 0);
-  std::vector<std::int64_t> column_loops(static_cast<std::size_t>(columns), 0);
-  for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
-    if (problem.edges2[2 * f] == problem.edges2[2 * f + 1]) ++column_loops[problem.edges2[2 * f]];
-  }
+  std::vector<double> loops, sum_errors;
   for (std::int64_t e = 0; e < problem.edge_count1; ++e) {
     const std::int64_t i = problem.edges1[2 * e];
     if (i != problem.edges1[2 * e + 1]) continue;
-    ++row_loops[i];
-    if (loops.empty()) loops.assign(static_cast<std::size_t>(rows * columns), 0.0);
+    loops.resize(static_cast<std::size_t>(rows * columns), 0.0);
+    sum_errors.resize(static_cast<std::size_t>(rows * columns), 0.0);
     for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
       const std::int64_t k = problem.edges2[2 * f];
       if (k != problem.edges2[2 * f + 1]) continue;
-      loops[i * columns + k] += static_cast<double>(problem.quadratic[e * problem.quadratic_stride + f]);
+      const double cost = static_cast<double>(problem.quadratic[e * problem.quadratic_stride + f]);
+      if (cost == 0.0) continue;
+      double& sum = loops[i * columns + k];
+      sum += cost;
+      sum_errors[i * columns + k] += kRounding * std::fabs(sum);
     }
   }
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t k = 0; k < columns; ++k) {
       double cost = static_cast<double>(problem.unary[i * problem.unary_stride + k]);
       if (std::isinf(cost)) continue;
-      if (!loops.empty()) cost += loops[i * columns + k];
+      double error = 0.0;
+      if (!loops.empty()) {
+        cost += loops[i * columns + k];
+        error = (sum_errors[i * columns + k] + kRounding * std::fabs(cost)) * inverse;
+      }
       cost *= inverse;
       const float rounded = static_cast<float>(cost);
       unary_[i * stride + k] = rounded;
-      const double sum_error = summation_error(1 + row_loops[i] * column_loops[k], largest_cost);
-      unary_error_ = std::max(unary_error_, std::fabs(cost - static_cast<double>(rounded)) + sum_error);
+      unary_error_ = std::max(unary_error_, std::fabs(cost - static_cast<double>(rounded)) + error);
     }
   }
 }
