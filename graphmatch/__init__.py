@@ -4,6 +4,7 @@ One native call solves a whole batch of matching problems and returns the assign
 lower bounds; gradient estimators send useful gradients through the discrete solutions. Costs are minimised everywhere.
 """
 
+from graphmatch import io
 from graphmatch.affinity import cosine_affinity, edge_features
 from graphmatch.alignment import AlignmentDetails, BarycenterAlignment
 from graphmatch.batch import stack_problems
@@ -42,6 +43,7 @@ __all__ = [
     "cosine_affinity",
     "edge_features",
     "hamming_loss",
+    "io",
     "knn_graph",
     "masked_mean",
     "retrieval_accuracy",

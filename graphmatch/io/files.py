@@ -1,0 +1,75 @@
+"""Whole files in and out: compressed by suffix, complete or refused, replaced in one step."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import zlib
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from graphmatch import _check
+
+_READ_SIZE = 1 << 20
+
+
+def as_path(where: str, path: object) -> Path:
+    """Checks that `path` names a file, and returns it as a Path."""
+    if not isinstance(path, str | os.PathLike):
+        cure = "Pass a str or a pathlib.Path."
+        raise TypeError(_check.message(where, "path", "be a file name", _check.describe(path), cure))
+    return Path(path)
+
+
+def read_bytes(where: str, path: Path) -> bytes:
+    """Returns what a file holds, decompressed where its name ends in .gz or .xz.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If the compressed data are damaged or end too early; the message says after which line.
+    """
+    parts: list[bytes] = []
+    try:
+        with _open(path) as stream:
+            # Not read(): it would lose what comes before the place where a damaged file breaks.
+            while part := stream.read1(_READ_SIZE):  # type: ignore[attr-defined]
+                parts.append(part)
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        lines = sum(part.count(b"\n") for part in parts)
+        rule = f"be a complete {path.suffix} file"
+        received = f"one that breaks after line {lines} ({str(error).rstrip('.')})"
+        raise ValueError(_check.message(where, path.name, rule, received, "Copy it again from its source.")) from None
+    return b"".join(parts)
+
+
+def write_bytes(where: str, path: Path, content: bytes) -> None:
+    """Writes a file, compressed where its name ends in .gz or .xz; whoever opens it sees the old or the new one.
+
+    Raises:
+        OSError: If the file cannot be written; an existing file is then unchanged.
+        ValueError: If the path names something that is no regular file.
+    """
+    # Renaming onto a device or a pipe would replace it by a file.
+    if path.exists() and not path.is_file():
+        cure = "Choose another name."
+        raise ValueError(_check.message(where, "path", "name a new or a regular file", repr(str(path)), cure))
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)  # the same bytes at any time
+    elif path.suffix == ".xz":
+        content = lzma.compress(content)
+    target = path.resolve()  # a link stays a link
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.suffix == ".xz":
+        return cast(BinaryIO, lzma.open(path, "rb"))
+    return path.open("rb")
