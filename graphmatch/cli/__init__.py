@@ -1,0 +1,66 @@
+"""The command `graphmatch`: solves files of matching problems, and says what they hold and what is installed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import graphmatch
+from graphmatch.cli import info, solve
+from graphmatch.cli.console import complain
+
+_EPILOG = """\
+examples:
+  graphmatch info                                    what is installed
+  graphmatch info car1.dd.xz                         what a file holds
+  graphmatch solve car1.dd.xz --time-limit 10        a matching, its cost and a certified lower bound
+  graphmatch solve car1.dd.xz --json > answer.json   the same for programs
+
+Exit codes: 0 done, 1 no valid matching, 2 wrong usage or file, 130 interrupted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: The arguments; None takes those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 no valid matching, 2 wrong usage or file, 130 interrupted.
+
+    Raises:
+        SystemExit: From argparse, with code 2 after wrong usage and 0 after the help.
+
+    Example:
+        >>> from graphmatch.cli import main
+        >>> main(["solve", "absent.dd"])
+        2
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except OSError as error:
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except MemoryError:
+        complain("out of memory: use a smaller problem or fewer threads")
+    except (ImportError, ValueError) as error:
+        complain(str(error))
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graphmatch",
+        description="Batched, differentiable graph matching for PyTorch.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"graphmatch {graphmatch.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    solve.add_parser(commands)
+    info.add_parser(commands)
+    return parser

@@ -1,0 +1,72 @@
+"""What the command line writes: results to standard output, errors and progress to standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_FIRST_SHOWN = 1.0  # seconds without a sign of life
+_INTERVAL = 0.5
+_CLEAR_LINE = "\r\x1b[K"
+
+
+def say(text: str) -> None:
+    """Writes results; a reader that has seen enough and left, such as `head`, is no error."""
+    # File names may hold bytes that are no text.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would fail once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
+
+
+def complain(text: str) -> None:
+    """Writes one line about an error."""
+    sys.stderr.write(f"graphmatch: error: {' '.join(text.split())}\n")
+
+
+def table(rows: dict[str, str]) -> str:
+    """Returns names and values as aligned lines."""
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+@contextmanager
+def elapsed_time(time_limit: float | None, quiet: bool) -> Iterator[None]:
+    """Shows on a terminal how long the work inside has taken, once that is more than a second.
+
+    A native call says nothing before it ends: a thread of its own looks at the clock.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    limit = "" if time_limit is None else f" of at most {time_limit:g} s"
+    watch = threading.Thread(target=_show_time, args=(done, limit), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watch.join()
+
+
+def _show_time(done: threading.Event, limit: str) -> None:
+    start = time.monotonic()
+    if done.wait(_FIRST_SHOWN):
+        return
+    while True:
+        sys.stderr.write(f"{_CLEAR_LINE}solving: {time.monotonic() - start:.0f} s{limit}")
+        sys.stderr.flush()
+        if done.wait(_INTERVAL):
+            break
+    sys.stderr.write(_CLEAR_LINE)
+    sys.stderr.flush()

@@ -1,0 +1,157 @@
+"""`graphmatch info`: what is installed and what it can do; `graphmatch info FILE`: what a .dd file holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import graphmatch
+from graphmatch import _ops
+from graphmatch.cli.console import say, table
+from graphmatch.cli.solvers import SOLVERS
+from graphmatch.io import read_dd, read_multigraph_dd
+from graphmatch.io.dd_lines import MultigraphFileError
+from graphmatch.problem import LawlerProblem
+
+_GRADIENTS = ("BlackBox", "IMLE")
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the subparsers of argparse."""
+    parser = commands.add_parser(
+        "info",
+        help="what is installed, or what a .dd file holds",
+        description="Without FILE: versions, native modules, threads, devices, solvers. With FILE: sizes and costs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help="a .dd file, of one pair of graphs or many")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what was asked for and returns the exit code."""
+    if options.file is None:
+        say(json.dumps(_installation()) if options.json else table(_installation_rows()))
+        return 0
+    try:
+        content = {"file": str(options.file), **_summary(read_dd(options.file))}
+        rows = _problem_rows
+    except MultigraphFileError:
+        content = {"file": str(options.file), **_multigraph_summary(read_multigraph_dd(options.file))}
+        rows = _multigraph_rows
+    say(json.dumps(content) if options.json else table(rows(content)))
+    return 0
+
+
+def _installation() -> dict[str, Any]:
+    return {
+        "graphmatch": graphmatch.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cuda_devices": _ops.cuda_devices(),
+        "solvers": list(SOLVERS),
+        "gradients": list(_GRADIENTS),
+    }
+
+
+def _installation_rows() -> dict[str, str]:
+    content = _installation()
+    devices = content["cuda_devices"]
+    return {
+        "graphmatch": content["graphmatch"],
+        "python": content["python"],
+        "torch": content["torch"],
+        "threads": f"{content['threads']} (torch.get_num_threads(); solvers take threads=...)",
+        "CPU module": "built",
+        "CUDA module": "not built: nvcc was not found when graphmatch was built"
+        if devices is None
+        else f"built, {devices} device(s) visible",
+        "solvers": ", ".join(content["solvers"]),
+        "gradients": ", ".join(content["gradients"]),
+    }
+
+
+def _summary(problem: LawlerProblem) -> dict[str, Any]:
+    """Returns sizes, densities and ranges of costs; a density is the share of what a matching could use."""
+    unary, quadratic = problem.unary_costs[0], problem.quadratic_costs[0]
+    allowed = unary.isfinite()
+    assignments, pairs = int(allowed.sum()), int(quadratic.count_nonzero())
+    conflicts = sum(comb(count, 2) for axis in (0, 1) for count in allowed.sum(axis).tolist())
+    return {
+        "nodes": list(unary.shape),
+        "assignments": assignments,
+        "assignment_density": _share(assignments, unary.numel()),
+        "assignment_costs": _range(unary[allowed]),
+        "pairs": pairs,
+        "pair_density": _share(pairs, comb(assignments, 2) - conflicts),
+        "pair_costs": _range(quadratic[quadratic != 0]),
+        "edges": list(quadratic.shape),
+    }
+
+
+def _multigraph_summary(problems: dict[tuple[int, int], LawlerProblem]) -> dict[str, Any]:
+    return {
+        "graphs": len({graph for pair in problems for graph in pair}),
+        "problems": [{"graphs": list(pair), **_summary(problem)} for pair, problem in problems.items()],
+    }
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _range(costs: torch.Tensor) -> list[float] | None:
+    return [float(costs.min()), float(costs.max())] if costs.numel() else None
+
+
+def _problem_rows(content: dict[str, Any]) -> dict[str, str]:
+    n1, n2 = content["nodes"]
+    e1, e2 = content["edges"]
+    return {
+        "file": content["file"],
+        "nodes": f"{n1} x {n2}",
+        "assignments": f"{content['assignments']}, {_percent(content['assignment_density'])} of all",
+        "costs of assignments": _range_text([content["assignment_costs"]]),
+        "pairs with a cost": f"{content['pairs']}, {_percent(content['pair_density'])} of those a matching can use",
+        "costs of pairs": _range_text([content["pair_costs"]]),
+        "edges": f"{e1} of graph 1 x {e2} of graph 2, {_percent(_share(content['pairs'], e1 * e2))} with a cost",
+    }
+
+
+def _multigraph_rows(content: dict[str, Any]) -> dict[str, str]:
+    problems = content["problems"]
+    nodes = [count for problem in problems for count in problem["nodes"]]
+    graphs = content["graphs"]
+    return {
+        "file": content["file"],
+        "graphs": f"{graphs} of {_extent(nodes)} nodes",
+        "pair problems": f"{len(problems)} of {comb(graphs, 2)}",
+        "assignments": f"{_extent([problem['assignments'] for problem in problems])} per problem",
+        "costs of assignments": _range_text([problem["assignment_costs"] for problem in problems]),
+        "pairs with a cost": f"{_extent([problem['pairs'] for problem in problems])} per problem",
+        "costs of pairs": _range_text([problem["pair_costs"] for problem in problems]),
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _extent(counts: list[int]) -> str:
+    lowest, highest = min(counts), max(counts)
+    return str(lowest) if lowest == highest else f"{lowest} to {highest}"
+
+
+def _range_text(ranges: list[list[float] | None]) -> str:
+    known = [limits for limits in ranges if limits is not None]
+    if not known:
+        return "none"
+    return f"{min(limits[0] for limits in known):g} to {max(limits[1] for limits in known):g}"

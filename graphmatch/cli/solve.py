@@ -1,0 +1,124 @@
+"""`graphmatch solve FILE`: a matching of one .dd file, its cost and a certified lower bound."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import graphmatch
+from graphmatch import _check
+from graphmatch.cli.console import elapsed_time, say, table
+from graphmatch.cli.solvers import add_options, build_solver
+from graphmatch.io import read_dd
+from graphmatch.io.dd_lines import MultigraphFileError
+from graphmatch.problem import LawlerProblem, LinearProblem
+from graphmatch.result import MatchResult, Status
+
+_EPILOG = """\
+The assignment lists for node 0, 1, 2, ... of graph 1 its node of graph 2; - is unmatched (-1 with --json). The status
+OPTIMAL says that the gap between objective and lower bound is certified to be at most --max-gap.
+
+Exit codes: 0 a valid matching was found, 1 there is none, 2 wrong usage or file, 130 interrupted."""
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the subparsers of argparse."""
+    parser = commands.add_parser(
+        "solve",
+        help="solve a .dd file",
+        description="Solves the matching problem of a .dd, .dd.gz or .dd.xz file: costs are minimised.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="a .dd file of one pair of graphs")
+    add_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--quiet", action="store_true", help="show no progress on the terminal")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Solves the file, prints the answer and returns the exit code."""
+    solver = build_solver(options)
+    problem = _read(options.file)
+    start = time.perf_counter()
+    with elapsed_time(options.time_limit, options.quiet):
+        result = graphmatch.solve(_as_taken(problem, options), solver)
+    seconds = time.perf_counter() - start
+    answer = _answer(result, options, seconds)
+    say(json.dumps(answer, allow_nan=False) if options.json else _text(answer, problem))
+    return 1 if result.statuses[0] in (Status.INFEASIBLE, Status.INVALID) else 0
+
+
+def _read(file: Path) -> LawlerProblem:
+    try:
+        return read_dd(file)
+    except MultigraphFileError:
+        rule = "hold one pair of graphs"
+        cure = (
+            f"See its pairs with `graphmatch info {file.name}`; in Python, graphmatch.io.read_multigraph_dd reads them "
+            "and graphmatch.io.write_dd writes one to a file of its own."
+        )
+        raise ValueError(_check.message("solve", file.name, rule, "a multi-graph file", cure)) from None
+
+
+def _as_taken(problem: LawlerProblem, options: argparse.Namespace) -> LawlerProblem | LinearProblem:
+    """Returns the problem in the form that the solver takes: linear for LAP, if it is."""
+    if options.solver != "LAP":
+        return problem
+    if bool(problem.quadratic_costs.any()):
+        pairs = int(problem.quadratic_costs.count_nonzero())
+        rule, cure = "hold no costs of pairs with --solver LAP", "Choose another solver."
+        raise ValueError(_check.message("solve", options.file.name, rule, f"{pairs} of them", cure))
+    return LinearProblem(problem.unary_costs, unmatched_cost=problem.unmatched_cost)
+
+
+def _answer(result: MatchResult, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """Returns everything that is printed; numbers that are not finite become None."""
+    status = result.statuses[0]
+    stages = getattr(result, "stages", None)
+    return {
+        "file": str(options.file),
+        "solver": options.solver,
+        "stage": stages[0] if stages else None,
+        "status": status.name,
+        "status_text": status.text,
+        "objective": _finite(result.objective[0].item()),
+        "lower_bound": _finite(result.lower_bound[0].item()),
+        "gap": _finite(result.gap[0].item()),
+        "absolute_gap": _finite(result.absolute_gap[0].item()),
+        "iterations": int(result.iterations[0]),
+        "seconds": round(seconds, 6),
+        "assignment": result.assignment[0].tolist(),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _text(answer: dict[str, Any], problem: LawlerProblem) -> str:
+    def number(name: str, form: str) -> str:
+        return "none" if answer[name] is None else format(answer[name], form)
+
+    assignment = answer["assignment"]
+    n1, n2 = problem.unary_costs.shape[1:]
+    rows = {
+        "file": answer["file"],
+        "solver": answer["solver"],
+        "stage": answer["stage"],
+        "status": f"{answer['status']}: {answer['status_text']}",
+        "objective": number("objective", ".12g"),
+        "lower bound": number("lower_bound", ".12g"),
+        "gap": f"{number('gap', '.3g')} relative, {number('absolute_gap', '.3g')} absolute",
+        "iterations": str(answer["iterations"]),
+        "seconds": f"{answer['seconds']:.3f}",
+        "nodes": f"{n1} x {n2}, {sum(node >= 0 for node in assignment)} matched",
+        "assignment": " ".join("-" if node < 0 else str(node) for node in assignment),
+    }
+    return table({name: value for name, value in rows.items() if value is not None})

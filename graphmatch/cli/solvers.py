@@ -1,0 +1,53 @@
+"""The solvers by name, for command lines and configuration files."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import graphmatch
+from graphmatch import _check
+
+_NAMES = ("Portfolio", "DualAscent", "Tabu", "Fusion", "BranchAndBound", "BruteForce", "LPMP", "LAP")
+SOLVERS: dict[str, type[Any]] = {name: getattr(graphmatch, name) for name in _NAMES if hasattr(graphmatch, name)}
+# The first of the list that is there: strongest first, for quadratic costs.
+DEFAULT_SOLVER = next(iter(SOLVERS))
+
+_OPTIONS: dict[str, tuple[type[Any], str, str]] = {
+    "time_limit": (float, "S", "seconds for the whole search"),
+    "max_gap": (float, "G", "relative gap that counts as optimal"),
+    "max_iterations": (int, "N", "limit of iterations"),
+    "seed": (int, "N", "seed of random choices"),
+    "threads": (int, "N", "CPU threads"),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --solver and the options that solvers may have; None = the default of the solver."""
+    parser.add_argument(
+        "--solver",
+        choices=SOLVERS,
+        default=DEFAULT_SOLVER,
+        metavar="NAME",
+        help=f"{', '.join(SOLVERS)} (default: %(default)s)",
+    )
+    for name, (kind, metavar, text) in _OPTIONS.items():
+        parser.add_argument(_flag(name), type=kind, metavar=metavar, help=f"{text} (default: that of the solver)")
+
+
+def build_solver(options: argparse.Namespace) -> Any:
+    """Returns the solver with the options that were given; refuses those that it does not have."""
+    kind = SOLVERS[options.solver]
+    given = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name) is not None}
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in given:
+        if name not in known:
+            theirs = ", ".join(_flag(other) for other in _OPTIONS if other in known) or "none of these options"
+            rule = f"be left out with --solver {options.solver}, which takes {theirs}"
+            raise ValueError(_check.message("solve", _flag(name), rule, given[name], "Or choose another solver."))
+    return kind(**given)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
