@@ -15,13 +15,14 @@ from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
 from graphmatch.result import MatchResult, Status
 from graphmatch.solve import solve
-from graphmatch.solvers import LAP, BruteForce, DualAscent, Solver
+from graphmatch.solvers import LAP, LPMP, BruteForce, DualAscent, Solver
 
 __version__ = "0.1.0"
 
 __all__ = [
     "IMLE",
     "LAP",
+    "LPMP",
     "AlignmentDetails",
     "BarycenterAlignment",
     "BlackBox",

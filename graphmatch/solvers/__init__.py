@@ -4,5 +4,6 @@ from graphmatch.solvers.base import Solver
 from graphmatch.solvers.brute_force import BruteForce
 from graphmatch.solvers.dual_ascent import DualAscent
 from graphmatch.solvers.lap import LAP
+from graphmatch.solvers.lpmp import LPMP
 
-__all__ = ["LAP", "BruteForce", "DualAscent", "Solver"]
+__all__ = ["LAP", "LPMP", "BruteForce", "DualAscent", "Solver"]
