@@ -13,9 +13,9 @@ from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
-from graphmatch.result import MatchResult, Status
+from graphmatch.result import MatchResult, SolverState, Stage, Status
 from graphmatch.solve import solve
-from graphmatch.solvers import LAP, LPMP, BruteForce, DualAscent, Solver
+from graphmatch.solvers import LAP, LPMP, BranchAndBound, BruteForce, DualAscent, Fusion, Portfolio, Solver, Tabu
 
 __version__ = "0.1.0"
 
@@ -26,8 +26,10 @@ __all__ = [
     "AlignmentDetails",
     "BarycenterAlignment",
     "BlackBox",
+    "BranchAndBound",
     "BruteForce",
     "DualAscent",
+    "Fusion",
     "GradientEstimator",
     "Graph",
     "GraphConvolution",
@@ -37,9 +39,13 @@ __all__ = [
     "MatchResult",
     "MatchingLayer",
     "MessagePassing",
+    "Portfolio",
     "Problem",
     "Solver",
+    "SolverState",
+    "Stage",
     "Status",
+    "Tabu",
     "complete_graph",
     "cosine_affinity",
     "edge_features",

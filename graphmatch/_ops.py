@@ -1,7 +1,7 @@
 """The native operations as PyTorch custom operators: the only caller of the compiled modules.
 
-Operators take CPU tensors in float32 or float64 and return (assignment, objective, lower_bound, status, iterations),
-none of them differentiable: gradients are the business of `graphmatch.gradients`.
+Solvers take CPU tensors in float32 or float64 and return (assignment, objective, lower_bound, status, iterations,
+stage), none of them differentiable: gradients are the business of `graphmatch.gradients`.
 
 They are defined by `torch.library.Library`, not by `torch.library.custom_op`, whose first call imports all of
 torch._dynamo: seconds that a program which never compiles need not spend.
@@ -17,20 +17,26 @@ from torch import Tensor
 from graphmatch import _native
 from graphmatch._native import cpu as _cpu
 
-Answers = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Answers = tuple[Tensor, ...]
+
+# Methods of `lawler_solve`, numbered as in csrc/core/lawler_solver.hpp.
+DUAL_ASCENT, TABU, FUSION, BRANCH_AND_BOUND, PORTFOLIO = range(5)
 
 _LAWLER = (
     "Tensor unary_costs, Tensor quadratic_costs, Tensor edges1, Tensor edges2, Tensor? sizes, float? unmatched_cost"
 )
-_ANSWERS = "(Tensor, Tensor, Tensor, Tensor, Tensor)"
+_ANSWERS = "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor"
+# Duals of earlier solves: messages, potentials, their scale, and the matching found.
+_STATE = "Tensor? messages, Tensor? potentials, Tensor? scale, Tensor? matching, bool keep_state"
 
 _library = torch.library.Library("graphmatch", "DEF")
 _library.define(
-    f"linear_assignment(Tensor costs, Tensor? sizes, float? unmatched_cost, int threads) -> {_ANSWERS}",
+    f"linear_assignment(Tensor costs, Tensor? sizes, float? unmatched_cost, int threads) -> ({_ANSWERS})",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _library.define(
-    f"lawler_dual_ascent({_LAWLER}, int max_iterations, float max_gap, float? time_limit, int threads) -> {_ANSWERS}",
+    f"lawler_solve({_LAWLER}, int method, int max_iterations, int runs, int steps, int max_nodes, float effort, "
+    f"float max_gap, int seed, float? time_limit, int threads, {_STATE}) -> ({_ANSWERS}, Tensor, Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _library.define(
@@ -38,7 +44,7 @@ _library.define(
 )
 
 linear_assignment = torch.ops.graphmatch.linear_assignment.default
-lawler_dual_ascent = torch.ops.graphmatch.lawler_dual_ascent.default
+lawler_solve = torch.ops.graphmatch.lawler_solve.default
 lawler_objective = torch.ops.graphmatch.lawler_objective.default
 
 
@@ -55,12 +61,36 @@ def _empty_answers(batch: int, rows: int, device: torch.device) -> Answers:
     def doubles(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float64, device=device)
 
-    return integers(batch, rows), doubles(batch), doubles(batch), integers(batch), integers(batch)
+    return integers(batch, rows), doubles(batch), doubles(batch), integers(batch), integers(batch), integers(batch)
 
 
 def _native_answers(answers: Answers) -> object:
-    names = ("assignment", "objective", "lower_bound", "status", "iterations")
+    names = ("assignment", "objective", "lower_bound", "status", "iterations", "stage")
     return _cpu.Answers(**{name: tensor.data_ptr() for name, tensor in zip(names, answers, strict=True)})
+
+
+def _empty_state(batch: int, unary_costs: Tensor, edge_count1: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns room for the duals of `batch` problems, at most one pair per edge; zeros where it stays unused."""
+    rows, columns = unary_costs.shape[1:]
+    pairs = min(edge_count1, rows * (rows - 1) // 2)
+    device = unary_costs.device
+    messages = torch.zeros(batch, 2 * pairs, columns + 1, dtype=torch.float32, device=device)
+    potentials = torch.zeros(batch, columns, dtype=torch.float32, device=device)
+    return messages, potentials, torch.zeros(batch, dtype=torch.float64, device=device)
+
+
+def _native_states(state: tuple[Tensor, Tensor, Tensor], matching: Tensor | None, rows: int) -> object:
+    messages, potentials, scale = state
+    return _cpu.States(
+        batch=scale.shape[0],
+        rows=rows,
+        columns=potentials.shape[1],
+        pair_capacity=messages.shape[1] // 2,
+        messages=messages.data_ptr(),
+        potentials=potentials.data_ptr(),
+        scale=scale.data_ptr(),
+        assignment=0 if matching is None else matching.data_ptr(),
+    )
 
 
 def _inner_contiguous(tensor: Tensor) -> Tensor:
@@ -131,26 +161,59 @@ def _linear_assignment(costs: Tensor, sizes: Tensor | None, unmatched_cost: floa
     return answers
 
 
-@torch.library.impl(_library, "lawler_dual_ascent", "CPU")
-def _lawler_dual_ascent(
+@torch.library.impl(_library, "lawler_solve", "CPU")
+def _lawler_solve(
     unary_costs: Tensor,
     quadratic_costs: Tensor,
     edges1: Tensor,
     edges2: Tensor,
     sizes: Tensor | None,
     unmatched_cost: float | None,
+    method: int,
     max_iterations: int,
+    runs: int,
+    steps: int,
+    max_nodes: int,
+    effort: float,
     max_gap: float,
+    seed: int,
     time_limit: float | None,
     threads: int,
+    messages: Tensor | None,
+    potentials: Tensor | None,
+    scale: Tensor | None,
+    matching: Tensor | None,
+    keep_state: bool,
 ) -> Answers:
-    """Dual ascent on sparse Lawler problems."""
+    """Sparse Lawler problems by one of the native methods; returns the answers and the duals (empty unless kept)."""
     problems, alive = _lawler_arguments(_cpu, unary_costs, quadratic_costs, edges1, edges2, sizes, unmatched_cost)
-    answers = _empty_answers(unary_costs.shape[0], unary_costs.shape[1], unary_costs.device)
-    options = _cpu.DualAscentOptions(max_iterations=max_iterations, max_gap=max_gap)
-    _cpu.lawler_dual_ascent(problems, options, _budget(time_limit, threads), _native_answers(answers))
+    batch, rows, _ = unary_costs.shape
+    answers = _empty_answers(batch, rows, unary_costs.device)
+    kept = _empty_state(batch if keep_state else 0, unary_costs, edges1.shape[1])
+    warm = _empty_state(0, unary_costs, edges1.shape[1])
+    if messages is not None and potentials is not None and scale is not None and matching is not None:
+        warm = (messages.contiguous(), potentials.contiguous(), scale.contiguous())
+        matching = matching.contiguous()
+    options = _cpu.LawlerOptions(
+        method=method,
+        max_gap=max_gap,
+        seed=seed % 2**64,
+        max_iterations=max_iterations,
+        runs=runs,
+        steps=steps,
+        max_nodes=max_nodes,
+        effort=effort,
+    )
+    _cpu.lawler_solve(
+        problems,
+        options,
+        _native_states(warm, matching, rows),
+        _native_states(kept, None, rows),
+        _budget(time_limit, threads),
+        _native_answers(answers),
+    )
     del alive
-    return answers
+    return (*answers, *kept)
 
 
 @torch.library.impl(_library, "lawler_objective", "CPU")
@@ -210,9 +273,11 @@ def _linear_assignment_fake(costs: Tensor, sizes: Tensor | None, unmatched_cost:
     return _empty_answers(costs.shape[0], costs.shape[1], costs.device)
 
 
-@torch.library.register_fake("graphmatch::lawler_dual_ascent", lib=_library)
-def _lawler_dual_ascent_fake(unary_costs: Tensor, *unused: object) -> Answers:
-    return _empty_answers(unary_costs.shape[0], unary_costs.shape[1], unary_costs.device)
+@torch.library.register_fake("graphmatch::lawler_solve", lib=_library)
+def _lawler_solve_fake(unary_costs: Tensor, quadratic_costs: Tensor, *others: object) -> Answers:
+    batch, rows, _ = unary_costs.shape
+    kept = _empty_state(batch if others[-1] else 0, unary_costs, quadratic_costs.shape[1])
+    return (*_empty_answers(batch, rows, unary_costs.device), *kept)
 
 
 @torch.library.register_fake("graphmatch::lawler_objective", lib=_library)

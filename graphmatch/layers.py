@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from graphmatch import _check
 from graphmatch.gradients import IMLE, GradientEstimator, estimated_solution
 from graphmatch.problem import LawlerProblem, LinearProblem
-from graphmatch.result import MatchResult
+from graphmatch.result import MatchResult, SolverState
 from graphmatch.solve import solve
-from graphmatch.solvers import Solver
+from graphmatch.solvers import Solver, WarmStartSolver
 
 
 class MatchingLayer(nn.Module):
@@ -111,12 +111,22 @@ class _ProblemOracle:
     def __call__(self, costs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         variants = costs[0].shape[0] // max(self.problem.batch_size, 1)
         problem = _with_costs(self.problem, tuple(cost.detach() for cost in costs), variants)
-        result = solve(problem, self.solver)
+        result = solve(problem, self.solver, self._warm_start(variants))
         if self.first_result is None:
             self.first_result = result
         if isinstance(problem, LawlerProblem):
             return result.matching, result.paid_pairs
         return (result.matching,)
+
+
+    def _warm_start(self, variants: int) -> SolverState | None:
+        """Returns where the first solve stopped: later ones ask for nearby costs, as the targets of a gradient do."""
+        first = self.first_result
+        takes_one = self.solver is None or isinstance(self.solver, WarmStartSolver)
+        if first is None or first.state is None or not takes_one:
+            return None
+        known = first.problem.batch_size // max(self.problem.batch_size, 1)
+        return first.state if known and variants % known == 0 else None
 
 
 def _with_costs(

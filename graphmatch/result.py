@@ -33,6 +33,37 @@ _TEXTS = {
 }
 
 
+class Stage(IntEnum):
+    """What found a matching; exact and simple solvers have no stages."""
+
+    NONE = 0
+    WARM_START = 1
+    DUAL_ASCENT = 2
+    TABU = 3
+    FUSION = 4
+    BRANCH_AND_BOUND = 5
+
+
+@dataclass(frozen=True, eq=False)
+class SolverState:
+    """Where a solver stopped: pass it to the next `solve` of problems on the same graphs, whatever their costs.
+
+    The duals are feasible for any costs, so the bounds of the next solve hold as always; they are useful for costs that
+    are close. A problem whose old matching is still optimal is certified in one iteration.
+
+    Attributes:
+        matching: (b, n1) int64, the matchings found.
+        messages: (b, 2 p, n2 + 1) float32, two rows for each pair of nodes joined by edges, in units of `scale`.
+        potentials: (b, n2) float32, in units of `scale`.
+        scale: (b,) float64; 0 = nothing stored.
+    """
+
+    matching: Tensor
+    messages: Tensor
+    potentials: Tensor
+    scale: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class MatchResult:
     """Matchings of a batch of problems.
@@ -44,6 +75,8 @@ class MatchResult:
         lower_bound: (b,) float64, no matching is cheaper; rounded down, so it holds in spite of float arithmetic.
         status: (b,) int64, a `Status` per problem.
         iterations: (b,) int64, iterations of the solver.
+        stage: (b,) int64, a `Stage` per problem: what found the matching; None for solvers without stages.
+        state: Where the solver stopped, for a warm start of the next one; None for solvers that have no use for it.
 
     Example:
         >>> import torch, graphmatch as gm
@@ -61,6 +94,8 @@ class MatchResult:
     lower_bound: Tensor
     status: Tensor
     iterations: Tensor
+    stage: Tensor | None = None
+    state: SolverState | None = None
 
     @property
     def absolute_gap(self) -> Tensor:
@@ -81,6 +116,11 @@ class MatchResult:
     def statuses(self) -> list[Status]:
         """The status of each problem as an enum."""
         return [Status(value) for value in self.status.tolist()]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """What found the matching of each problem, as an enum."""
+        return [Stage.NONE] * len(self.objective) if self.stage is None else [Stage(v) for v in self.stage.tolist()]
 
     @property
     def matching(self) -> Tensor:

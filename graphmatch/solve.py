@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from graphmatch import _check
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
-from graphmatch.result import MatchResult
-from graphmatch.solvers import LAP, DualAscent, Solver
+from graphmatch.result import MatchResult, SolverState
+from graphmatch.solvers import LAP, Portfolio, Solver, WarmStartSolver
 
 
-def solve(problem: Problem, solver: Solver | None = None) -> MatchResult:
+def solve(problem: Problem, solver: Solver | None = None, state: SolverState | None = None) -> MatchResult:
     """Solves every problem of a batch in one native call.
 
     Args:
         problem: A `LinearProblem`, `LawlerProblem` or `KoopmansBeckmannProblem`; costs are minimised.
-        solver: Any solver; None takes `LAP()` for linear problems and `DualAscent()` for quadratic ones.
+        solver: Any solver; None takes `LAP()` for linear problems and `Portfolio()` for quadratic ones.
+        state: `result.state` of an earlier solve of problems on the same graphs: a warm start. The batch may hold
+            several variants of those problems, variant after variant.
 
     Returns:
         Assignments, objectives, certified lower bounds and a status per problem. No gradient: see `MatchingLayer`.
 
     Raises:
-        TypeError: If the problem is none of the three kinds, or of a kind that the solver does not take.
+        TypeError: If the problem is none of the three kinds, or of a kind that the solver does not take; if the solver
+            has no use for a state.
+        ValueError: If the state is of problems of other sizes.
 
     Example:
         >>> import torch, graphmatch as gm
@@ -40,5 +44,10 @@ def solve(problem: Problem, solver: Solver | None = None) -> MatchResult:
             )
         )
     if solver is None:
-        solver = LAP() if isinstance(problem, LinearProblem) else DualAscent()
-    return solver.solve(problem)
+        solver = LAP() if isinstance(problem, LinearProblem) else Portfolio()
+    if state is None:
+        return solver.solve(problem)
+    if not isinstance(solver, WarmStartSolver):
+        rule = "be left out for a solver that cannot be warm-started"
+        raise TypeError(_check.message("solve", "state", rule, type(solver).__name__, "Use Portfolio or DualAscent."))
+    return solver.solve_from(state, problem)

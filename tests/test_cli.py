@@ -219,18 +219,13 @@ def test_unmatched_nodes_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out)["assignment"] == [-1, 0, -1]
 
 
-def test_the_stage_is_shown_where_the_result_has_one(
-    square: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
-    def staged(result: gm.MatchResult) -> gm.MatchResult:
-        object.__setattr__(result, "stages", ["local search"])
-        return result
-
-    use_stub(monkeypatch, staged)
+def test_the_stage_is_shown_where_the_solver_has_one(square: Path, capsys: pytest.CaptureFixture):
     assert cli.main(["solve", str(square), "--seed", "7"]) == 0
-    assert rows_of(capsys.readouterr().out)["stage"] == "local search"
+    assert rows_of(capsys.readouterr().out)["stage"] == "dual ascent"
     assert cli.main(["solve", str(square), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["stage"] == "local search"
+    assert json.loads(capsys.readouterr().out)["stage"] == "dual ascent"
+    assert cli.main(["solve", str(square), "--solver", "BruteForce", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stage"] is None
 
 
 @pytest.mark.parametrize("status", [gm.Status.INFEASIBLE, gm.Status.INVALID])

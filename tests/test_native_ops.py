@@ -28,12 +28,27 @@ def lawler_tensors(problem: gm.LawlerProblem) -> tuple:
     )
 
 
+def options(method: int = _ops.PORTFOLIO, max_gap: float = 1e-6, threads: int = 2) -> tuple:
+    """Method, budgets (iterations, runs, steps, nodes, effort), gap, seed, time limit, threads."""
+    return (method, 20, 2, 50, 1000, 1.0, max_gap, 0, None, threads)
+
+
+def states(problem: gm.LawlerProblem) -> tuple:
+    state = gm.solve(problem).state
+    return (state.messages, state.potentials, state.scale, state.matching)
+
+
+def operator(name: str) -> Callable:
+    return getattr(_ops, name.removesuffix("_with_states"))
+
+
 def calls(problem: gm.LawlerProblem, linear: gm.LinearProblem) -> dict[str, tuple]:
     """Arguments for each operator."""
     assignment = gm.solve(problem).assignment
     return {
         "linear_assignment": (linear.costs, linear.sizes, linear.unmatched_cost, 2),
-        "lawler_dual_ascent": (*lawler_tensors(problem), 20, 1e-6, None, 2),
+        "lawler_solve": (*lawler_tensors(problem), *options(), None, None, None, None, False),
+        "lawler_solve_with_states": (*lawler_tensors(problem), *options(), *states(problem), True),
         "lawler_objective": (*lawler_tensors(problem), assignment, 2),
     }
 
@@ -49,21 +64,21 @@ def arguments(request: pytest.FixtureRequest, make_problem: Callable) -> dict[st
     return calls(*ragged)
 
 
-OPERATORS = ["linear_assignment", "lawler_dual_ascent", "lawler_objective"]
+OPERATORS = ["linear_assignment", "lawler_solve", "lawler_solve_with_states", "lawler_objective"]
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_pass_the_checks_of_torch(arguments: dict[str, tuple], name: str):
-    checked = torch.library.opcheck(getattr(torch.ops.graphmatch, name).default, arguments[name])
+    checked = torch.library.opcheck(operator(name), arguments[name])
     assert set(checked.values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_fake_tensors_have_the_shapes_of_real_ones(arguments: dict[str, tuple], name: str):
-    real = getattr(_ops, name)(*arguments[name])
+    real = operator(name)(*arguments[name])
     with FakeTensorMode() as mode:
         moved = [mode.from_tensor(each) if isinstance(each, torch.Tensor) else each for each in arguments[name]]
-        fake = getattr(_ops, name)(*moved)
+        fake = operator(name)(*moved)
     pairs = zip(real, fake, strict=True) if isinstance(real, tuple) else [(real, fake)]
     for a, b in pairs:
         assert (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
@@ -71,7 +86,7 @@ def test_fake_tensors_have_the_shapes_of_real_ones(arguments: dict[str, tuple], 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_do_not_share_memory_with_their_arguments(arguments: dict[str, tuple], name: str):
-    outputs = getattr(_ops, name)(*arguments[name])
+    outputs = operator(name)(*arguments[name])
     taken = {each.data_ptr() for each in arguments[name] if isinstance(each, torch.Tensor)}
     for output in outputs if isinstance(outputs, tuple) else (outputs,):
         assert output.data_ptr() not in taken
@@ -126,14 +141,17 @@ def test_the_core_refuses_what_the_problem_classes_would(make_problem: Callable)
         (unary, quadratic, edges1, edges2 - 1000),
     ]
     for tensors in spoilt:
-        assignment, objective, bound, status, _ = _ops.lawler_dual_ascent(*tensors, *rest, 20, 1e-6, None, 1)
+        answers = _ops.lawler_solve(*tensors, *rest, *options(), None, None, None, None, False)
+        assignment, objective, bound, status = answers[:4]
         assert status.tolist() == [gm.Status.INVALID]
         assert assignment.eq(-1).all()
         assert objective.isnan().all()
         assert bound.isnan().all()
     oversized = torch.tensor([[9, 9, 9, 9]])
     with pytest.raises(ValueError, match="sizes of problem 0 must fit into the padded batch"):
-        _ops.lawler_dual_ascent(unary, quadratic, edges1, edges2, oversized, None, 20, 1e-6, None, 1)
+        _ops.lawler_solve(
+            unary, quadratic, edges1, edges2, oversized, None, *options(), None, None, None, None, False
+        )
     with pytest.raises(ValueError, match="sizes of problem 0 must fit into the padded batch"):
         _ops.linear_assignment(unary, torch.tensor([[9, 9]]), None, 1)
     result = gm.solve(problem)
@@ -145,7 +163,7 @@ def test_linear_assignment_equals_scipy(rng: torch.Generator):
 
     for rows, columns in chain([(30, 30), (7, 40), (40, 7)], [(64, 64)] * 3):
         costs = torch.rand(1, rows, columns, generator=rng, dtype=torch.float64)
-        _, objective, bound, status, _ = _ops.linear_assignment(costs, None, None, 1)
+        _, objective, bound, status, *_ = _ops.linear_assignment(costs, None, None, 1)
         best = costs[0][linear_sum_assignment(costs[0].numpy())].sum()
         assert objective.item() == pytest.approx(best.item(), rel=1e-12)
         assert 0 <= objective.item() - bound.item() <= 1e-12 * (rows + columns)
@@ -166,10 +184,11 @@ def exact_optimum(problem: gm.LawlerProblem) -> Fraction:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bounds_hold_in_exact_arithmetic(make_problem: Callable, dtype: torch.dtype):
+@pytest.mark.parametrize("solver", [gm.DualAscent(max_gap=0.0), gm.BranchAndBound(max_gap=0.0)], ids=repr)
+def test_bounds_hold_in_exact_arithmetic(make_problem: Callable, solver: gm.Solver, dtype: torch.dtype):
     # Few nodes and many edges: most costs are sums of several, whose rounding the bound has to cover.
     for seed in range(400):
         n = 1 + seed % 3
         problem = make_problem("lawler", seed, batch=1, n1=n, n2=n, e1=seed % 10, e2=9, dtype=dtype)
-        bound = gm.solve(problem, gm.DualAscent(max_gap=0.0)).lower_bound.item()
+        bound = gm.solve(problem, solver).lower_bound.item()
         assert Fraction(bound) <= exact_optimum(problem)

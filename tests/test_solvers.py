@@ -34,8 +34,17 @@ class Contract:
 
 CONTRACTS = [
     Contract(gm.LAP(), "linear", exact=True),
-    Contract(gm.DualAscent(), "lawler", exact=False),
-    Contract(gm.DualAscent(), "koopmans_beckmann", exact=False),
+    *(
+        Contract(solver, kind, exact=isinstance(solver, gm.BranchAndBound))
+        for solver in (
+            gm.DualAscent(),
+            gm.Tabu(steps=50, restarts=3),
+            gm.Fusion(generations=10),
+            gm.BranchAndBound(),
+            gm.Portfolio(),
+        )
+        for kind in ("lawler", "koopmans_beckmann")
+    ),
     Contract(gm.BruteForce(), "linear", exact=True, threaded=False),
     Contract(gm.BruteForce(), "lawler", exact=True, threaded=False),
     Contract(gm.BruteForce(), "koopmans_beckmann", exact=True, threaded=False),
@@ -428,6 +437,6 @@ def test_a_time_limit_still_gives_matchings_with_bounds(make_problem: Make, unma
 
 
 def test_the_default_solver_follows_the_kind_of_problem(make_problem: Make):
-    for kind, solver in [("linear", gm.LAP()), ("lawler", gm.DualAscent()), ("koopmans_beckmann", gm.DualAscent())]:
+    for kind, solver in [("linear", gm.LAP()), ("lawler", gm.Portfolio()), ("koopmans_beckmann", gm.Portfolio())]:
         problem = make_problem(kind, 15)
         assert_equal(gm.solve(problem), gm.solve(problem, solver))

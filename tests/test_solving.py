@@ -64,7 +64,7 @@ unary, quadratic = torch.rand(1, n, n, generator=generator), torch.randn(1, e, e
 problem = gm.LawlerProblem(unary.expand(batch, -1, -1), quadratic.expand(batch, -1, -1), *edges)
 print("started", flush=True)
 try:
-    gm.solve(problem, gm.DualAscent(max_gap=0.0, max_iterations=10**9, threads={threads}))
+    gm.solve(problem, {solver})
 except KeyboardInterrupt:
     result = gm.solve(gm.LinearProblem(torch.eye(3)[None]))  # the library goes on working
     print("interrupted", result.objective.item(), flush=True)
@@ -72,10 +72,18 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    ("batch", "n", "e", "threads"), [(5000, 24, 120, 2), (2, 90, 700, 1)], ids=["large_batch", "large_problems"]
+    ("batch", "n", "e", "solver"),
+    [
+        (100_000, 24, 120, "gm.Portfolio(max_gap=0.0, threads=2)"),
+        (2, 150, 900, "gm.Portfolio(max_gap=0.0, effort=1e5, threads=1)"),
+        (2, 90, 700, "gm.Tabu(steps=10**9, threads=2)"),
+        (2, 60, 300, "gm.Fusion(generations=10**9, threads=1)"),
+        (2, 24, 120, "gm.BranchAndBound(max_nodes=10**12, threads=1)"),
+    ],
+    ids=["large_batch", "large_problems", "tabu", "fusion", "branch_and_bound"],
 )
-def test_ctrl_c_stops_a_long_solve(batch: int, n: int, e: int, threads: int):
-    code = INTERRUPTED.format(batch=batch, n=n, e=e, threads=threads)
+def test_ctrl_c_stops_a_long_solve(batch: int, n: int, e: int, solver: str):
+    code = INTERRUPTED.format(batch=batch, n=n, e=e, solver=solver)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "started\n"

@@ -11,8 +11,8 @@
 
 #include "bindings/lawler_arguments.hpp"
 #include "bindings/thread_pool.hpp"
-#include "core/dual_ascent_solver.hpp"
 #include "core/lawler.hpp"
+#include "core/lawler_solver.hpp"
 #include "core/linear.hpp"
 #include "core/objective_kernel.hpp"
 #include "core/team.hpp"
@@ -24,13 +24,14 @@ namespace {
 
 // Where the answers of a batch go: arrays of `batch` entries, the assignment with one row of `rows` per problem.
 struct Answers {
-  std::uintptr_t assignment, objective, lower_bound, status, iterations;
+  std::uintptr_t assignment, objective, lower_bound, status, iterations, stage;
 
   void write(std::int64_t index, const Solution& solution) const {
     pointer<double>(objective)[index] = solution.objective;
     pointer<double>(lower_bound)[index] = solution.lower_bound;
     pointer<std::int64_t>(status)[index] = static_cast<std::int64_t>(solution.status);
     pointer<std::int64_t>(iterations)[index] = solution.iterations;
+    pointer<std::int64_t>(stage)[index] = static_cast<std::int64_t>(solution.stage);
   }
 
   // Padding rows of an answer are unmatched.
@@ -91,12 +92,40 @@ void with_problem(const LawlerArguments& arguments, std::int64_t index, const Ta
   }
 }
 
-void lawler_dual_ascent(const LawlerArguments& arguments, const DualAscentOptions& options, const Budget& budget,
-                        const Answers& answers) {
-  budget.run(arguments.batch, [&](std::int64_t index, Stop& stop) {
+// Duals and matchings of earlier solves, or room for those of this one: `batch` entries of the problems' padded sizes.
+// Problem i of a larger batch takes entry i mod batch: variants of the same problems share them.
+struct States {
+  std::int64_t batch, rows, columns, pair_capacity;
+  std::uintptr_t messages, potentials, scale, assignment;
+
+  DualState dual(std::int64_t index) const {
+    if (batch == 0) return DualState{};
+    const std::int64_t entry = index % batch;
+    return DualState{pointer<float>(messages) + entry * 2 * pair_capacity * (columns + 1),
+                     pointer<float>(potentials) + entry * columns, pointer<double>(scale) + entry, columns,
+                     pair_capacity};
+  }
+  const std::int64_t* matching(std::int64_t index) const {
+    return batch == 0 ? nullptr : pointer<const std::int64_t>(assignment) + index % batch * rows;
+  }
+};
+
+void lawler_solve(const LawlerArguments& arguments, const LawlerOptions& options, const States& warm,
+                  const States& kept, const Budget& budget, const Answers& answers) {
+  for (const States* states : {&warm, &kept}) {
+    require(states->batch == 0 || (states->rows == arguments.rows && states->columns == arguments.columns),
+            "states must be of problems of the same size");
+  }
+  require(kept.batch == 0 || kept.batch == arguments.batch, "there must be room for the state of each problem");
+  std::atomic<std::int64_t> waiting{arguments.batch};
+  budget.run(arguments.batch, [&](std::int64_t index, Stop& call) {
+    // What is left of the time, shared among the problems that have not begun.
+    const double rounds = static_cast<double>(waiting.fetch_sub(1)) / static_cast<double>(budget.threads);
+    Stop stop(call, budget.time_limit < 0 ? -1.0 : std::max(call.seconds_left(), 0.0) / std::max(rounds, 1.0));
     std::int64_t* assignment = answers.cleared_assignment(index, arguments.rows);
     with_problem(arguments, index, [&](const auto& problem) {
-      answers.write(index, solve_dual_ascent(problem, options, stop, assignment));
+      answers.write(index, solve_lawler(problem, options, warm.dual(index), warm.matching(index), kept.dual(index),
+                                        stop, assignment));
     });
   });
 }
@@ -150,10 +179,15 @@ PYBIND11_MODULE(_native_cpu, module) {
 
   bind_lawler_arguments(module);
 
-  py::class_<DualAscentOptions>(module, "DualAscentOptions")
-      .def(py::init(
-               [](std::int64_t max_iterations, double max_gap) { return DualAscentOptions{max_iterations, max_gap}; }),
-           py::kw_only(), py::arg("max_iterations"), py::arg("max_gap"));
+  py::class_<LawlerOptions>(module, "LawlerOptions")
+      .def(py::init([](std::int64_t method, double max_gap, std::uint64_t seed, std::int64_t max_iterations,
+                       std::int64_t runs, std::int64_t steps, std::int64_t max_nodes, double effort) {
+             require(method >= 0 && method <= static_cast<std::int64_t>(LawlerMethod::kPortfolio), "no such method");
+             return LawlerOptions{
+                 static_cast<LawlerMethod>(method), max_gap, seed, max_iterations, runs, steps, max_nodes, effort};
+           }),
+           py::kw_only(), py::arg("method"), py::arg("max_gap"), py::arg("seed"), py::arg("max_iterations"),
+           py::arg("runs"), py::arg("steps"), py::arg("max_nodes"), py::arg("effort"));
 
   py::class_<Budget>(module, "Budget")
       .def(py::init([](double time_limit, std::int64_t threads) { return Budget{time_limit, threads}; }), py::kw_only(),
@@ -161,14 +195,24 @@ PYBIND11_MODULE(_native_cpu, module) {
 
   py::class_<Answers>(module, "Answers")
       .def(py::init([](std::uintptr_t assignment, std::uintptr_t objective, std::uintptr_t lower_bound,
-                       std::uintptr_t status, std::uintptr_t iterations) {
-             return Answers{assignment, objective, lower_bound, status, iterations};
+                       std::uintptr_t status, std::uintptr_t iterations, std::uintptr_t stage) {
+             return Answers{assignment, objective, lower_bound, status, iterations, stage};
            }),
            py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("lower_bound"), py::arg("status"),
-           py::arg("iterations"));
+           py::arg("iterations"), py::arg("stage"));
 
-  module.def("lawler_dual_ascent", &lawler_dual_ascent, py::arg("problems"), py::arg("options"), py::arg("budget"),
-             py::arg("answers"));
+  py::class_<States>(module, "States")
+      .def(py::init([](std::int64_t batch, std::int64_t rows, std::int64_t columns, std::int64_t pair_capacity,
+                       std::uintptr_t messages, std::uintptr_t potentials, std::uintptr_t scale,
+                       std::uintptr_t assignment) {
+             require(batch >= 0 && rows >= 0 && columns >= 0 && pair_capacity >= 0, "sizes must not be negative");
+             return States{batch, rows, columns, pair_capacity, messages, potentials, scale, assignment};
+           }),
+           py::kw_only(), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("pair_capacity"),
+           py::arg("messages"), py::arg("potentials"), py::arg("scale"), py::arg("assignment"));
+
+  module.def("lawler_solve", &lawler_solve, py::arg("problems"), py::arg("options"), py::arg("warm"), py::arg("kept"),
+             py::arg("budget"), py::arg("answers"));
   module.def("lawler_objective", &evaluate_lawler_objective, py::arg("problems"), py::arg("assignment"),
              py::arg("budget"), py::arg("objective"));
   module.def("linear_assignment", &linear_assignment, py::kw_only(), py::arg("batch"), py::arg("rows"),

@@ -23,7 +23,36 @@ GRAPHMATCH_INLINE T relax(const T* costs, const T* v, const T* done, T offset, s
   return lowest;
 }
 
+template <class T>
+GRAPHMATCH_INLINE Cheapest<T> cheapest_two(const T* costs, const T* v, std::int64_t columns) {
+  Cheapest<T> found{std::numeric_limits<T>::infinity(), std::numeric_limits<T>::infinity(), -1};
+  T lowest = found.lowest;
+#pragma omp simd reduction(min : lowest)
+  for (std::int64_t j = 0; j < columns; ++j) {
+    const T reduced = costs[j] - v[j];
+    lowest = reduced < lowest ? reduced : lowest;
+  }
+  std::int64_t column = 0;
+  while (column < columns && costs[column] - v[column] != lowest) ++column;
+  if (column == columns) return found;
+  T second = found.second;
+#pragma omp simd reduction(min : second)
+  for (std::int64_t j = 0; j < columns; ++j) {
+    const T reduced = j == column ? std::numeric_limits<T>::infinity() : costs[j] - v[j];
+    second = reduced < second ? reduced : second;
+  }
+  return {lowest, second, column};
+}
+
 }  // namespace
+
+GRAPHMATCH_MULTIVERSION Cheapest<float> cheapest_columns(const float* costs, const float* v, std::int64_t columns) {
+  return cheapest_two(costs, v, columns);
+}
+
+GRAPHMATCH_MULTIVERSION Cheapest<double> cheapest_columns(const double* costs, const double* v, std::int64_t columns) {
+  return cheapest_two(costs, v, columns);
+}
 
 GRAPHMATCH_MULTIVERSION float relax_row(const float* costs, const float* v, const float* done, float offset,
                                         std::int32_t row, std::int64_t columns, float* distance,

@@ -1,7 +1,11 @@
 #include "core/lawler.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
+
+#include "core/simd.hpp"
 
 namespace graphmatch {
 namespace {
@@ -13,43 +17,57 @@ bool edges_inside(const std::int64_t* edges, std::int64_t count, std::int64_t no
   return true;
 }
 
+// Largest |cost|, infinite if one of them is not finite.
+template <class T>
+GRAPHMATCH_INLINE T largest_magnitude(const T* costs, std::int64_t count) {
+  T largest = 0;
+  bool finite = true;
+#pragma omp simd reduction(max : largest) reduction(& : finite)
+  for (std::int64_t k = 0; k < count; ++k) {
+    const T cost = std::fabs(costs[k]);
+    largest = cost > largest ? cost : largest;
+    finite &= cost <= std::numeric_limits<T>::max();  // false for NaN too
+  }
+  return finite ? largest : std::numeric_limits<T>::infinity();
+}
+
+GRAPHMATCH_MULTIVERSION float largest_of(const float* costs, std::int64_t count) {
+  return largest_magnitude(costs, count);
+}
+
+GRAPHMATCH_MULTIVERSION double largest_of(const double* costs, std::int64_t count) {
+  return largest_magnitude(costs, count);
+}
+
 }  // namespace
 
 template <class T>
-bool is_valid(const LawlerProblem<T>& problem) {
+bool is_valid(const LawlerProblem<T>& problem, double& largest) {
   if (!edges_inside(problem.edges1, problem.edge_count1, problem.rows)) return false;
   if (!edges_inside(problem.edges2, problem.edge_count2, problem.columns)) return false;
   if (!std::isfinite(problem.unmatched_cost)) return false;
+  largest = problem.complete ? 0.0 : std::fabs(problem.unmatched_cost);
   for (std::int64_t i = 0; i < problem.rows; ++i) {
+    const T* costs = problem.unary + i * problem.unary_stride;
     for (std::int64_t k = 0; k < problem.columns; ++k) {
-      const T cost = problem.unary[i * problem.unary_stride + k];
+      const double cost = static_cast<double>(costs[k]);
       if (std::isnan(cost) || (std::isinf(cost) && cost < 0)) return false;
+      if (std::isfinite(cost)) largest = std::max(largest, std::fabs(cost));
     }
   }
   for (std::int64_t e = 0; e < problem.edge_count1; ++e) {
-    for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
-      if (!std::isfinite(problem.quadratic[e * problem.quadratic_stride + f])) return false;
-    }
+    const T* costs = problem.quadratic + e * problem.quadratic_stride;
+    const double row_largest = static_cast<double>(largest_of(costs, problem.edge_count2));
+    if (!std::isfinite(row_largest)) return false;
+    largest = std::max(largest, row_largest);
   }
   return true;
 }
 
 template <class T>
-double largest_magnitude(const LawlerProblem<T>& problem) {
-  double largest = problem.complete ? 0.0 : std::fabs(problem.unmatched_cost);
-  for (std::int64_t i = 0; i < problem.rows; ++i) {
-    for (std::int64_t k = 0; k < problem.columns; ++k) {
-      const double cost = std::fabs(static_cast<double>(problem.unary[i * problem.unary_stride + k]));
-      if (std::isfinite(cost) && cost > largest) largest = cost;
-    }
-  }
-  for (std::int64_t e = 0; e < problem.edge_count1; ++e) {
-    for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
-      const double cost = std::fabs(static_cast<double>(problem.quadratic[e * problem.quadratic_stride + f]));
-      if (cost > largest) largest = cost;
-    }
-  }
-  return largest;
+bool is_valid(const LawlerProblem<T>& problem) {
+  double largest;
+  return is_valid(problem, largest);
 }
 
 template <class T>
@@ -85,8 +103,8 @@ double evaluate(const LawlerProblem<T>& problem, const std::int64_t* assignment)
 
 template bool is_valid(const LawlerProblem<float>&);
 template bool is_valid(const LawlerProblem<double>&);
-template double largest_magnitude(const LawlerProblem<float>&);
-template double largest_magnitude(const LawlerProblem<double>&);
+template bool is_valid(const LawlerProblem<float>&, double&);
+template bool is_valid(const LawlerProblem<double>&, double&);
 template double evaluate(const LawlerProblem<float>&, const std::int64_t*);
 template double evaluate(const LawlerProblem<double>&, const std::int64_t*);
 

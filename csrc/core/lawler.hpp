@@ -34,9 +34,9 @@ struct LawlerProblem {
 template <class T>
 bool is_valid(const LawlerProblem<T>& problem);
 
-// Largest finite |cost|; 0 for a problem without costs.
+// The same; `largest` becomes the largest finite |cost|, 0 for a problem without costs.
 template <class T>
-double largest_magnitude(const LawlerProblem<T>& problem);
+bool is_valid(const LawlerProblem<T>& problem, double& largest);
 
 // Objective of `assignment` (-1 = unmatched), summed in double in a fixed order.
 template <class T>

@@ -24,12 +24,49 @@ inline constexpr std::int64_t kLanes = 16;
 inline constexpr float kBarrier = 1e30f;
 inline constexpr float kBarrierTest = 1e29f;
 
+// A label without a finite partner keeps its message: its minimum is a barrier, not a cost.
+GRAPHMATCH_INLINE float finite_or_zero(float value) { return value < kBarrierTest ? value : 0.0f; }
+
 typedef float Lanes __attribute__((vector_size(64), aligned(64)));
 
 inline std::int64_t padded(std::int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
 // By reference and always inlined: vectors never cross a call, where their ABI depends on the instruction set.
 GRAPHMATCH_INLINE void take_minimum(Lanes& best, const Lanes& value) { best = value < best ? value : best; }
+
+typedef float Quad __attribute__((vector_size(16), aligned(16)));
+typedef float HalfLanes __attribute__((vector_size(32), aligned(32)));
+
+// The smallest of the low and high halves, twice: four candidates remain.
+GRAPHMATCH_INLINE void fold_to_quad(const Lanes& value, Quad& folded) {
+  const HalfLanes low = __builtin_shufflevector(value, value, 0, 1, 2, 3, 4, 5, 6, 7);
+  const HalfLanes high = __builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15);
+  const HalfLanes half = high < low ? high : low;
+  const Quad first = __builtin_shufflevector(half, half, 0, 1, 2, 3);
+  const Quad second = __builtin_shufflevector(half, half, 4, 5, 6, 7);
+  folded = second < first ? second : first;
+}
+
+// The minima of four vectors at once.
+GRAPHMATCH_INLINE void four_minima(const Lanes& a, const Lanes& b, const Lanes& c, const Lanes& d, Quad& minima) {
+  Quad qa, qb, qc, qd;
+  fold_to_quad(a, qa);
+  fold_to_quad(b, qb);
+  fold_to_quad(c, qc);
+  fold_to_quad(d, qd);
+  const Quad ab_low = __builtin_shufflevector(qa, qb, 0, 4, 1, 5),
+             ab_high = __builtin_shufflevector(qa, qb, 2, 6, 3, 7);
+  const Quad cd_low = __builtin_shufflevector(qc, qd, 0, 4, 1, 5),
+             cd_high = __builtin_shufflevector(qc, qd, 2, 6, 3, 7);
+  const Quad ab = ab_high < ab_low ? ab_high : ab_low;
+  const Quad cd = cd_high < cd_low ? cd_high : cd_low;
+  const Quad low = __builtin_shufflevector(ab, cd, 0, 1, 4, 5), high = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  minima = high < low ? high : low;
+}
+
+GRAPHMATCH_INLINE const Lanes& lanes(const float* pointer) { return *reinterpret_cast<const Lanes*>(pointer); }
+GRAPHMATCH_INLINE Lanes& lanes(float* pointer) { return *reinterpret_cast<Lanes*>(pointer); }
+GRAPHMATCH_INLINE Quad& quad(float* pointer) { return *reinterpret_cast<Quad*>(pointer); }
 
 GRAPHMATCH_INLINE float horizontal_minimum(const Lanes& value) {
   Lanes m = value;

@@ -9,22 +9,33 @@
 
 namespace graphmatch {
 
+// What found the matching. The Python enum graphmatch.Stage mirrors these values.
+enum class Stage : std::int64_t {
+  kNone = 0,
+  kWarmStart = 1,   // the matching of an earlier solve
+  kDualAscent = 2,  // rounding of the dual, improved by local search
+  kTabu = 3,
+  kFusion = 4,
+  kBranchAndBound = 5,
+};
+
 struct Solution {
   Status status = Status::kFeasible;
   double objective = 0.0;
   double lower_bound = 0.0;
   std::int64_t iterations = 0;
+  Stage stage = Stage::kNone;
 };
 
 inline Solution invalid_solution() {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  return {Status::kInvalid, nan, nan, 0};
+  return {Status::kInvalid, nan, nan, 0, Stage::kNone};
 }
 
 // The minimum over no matching is +infinity.
 inline Solution infeasible_solution(std::int64_t iterations) {
   const double infinity = std::numeric_limits<double>::infinity();
-  return {Status::kInfeasible, infinity, infinity, iterations};
+  return {Status::kInfeasible, infinity, infinity, iterations, Stage::kNone};
 }
 
 // Whether the gap is at most max_gap, relative to |objective| or to the problem's largest |cost|, whichever is larger:

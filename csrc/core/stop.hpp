@@ -24,10 +24,14 @@ class Stop {
     }
   }
 
+  // A shorter deadline for one problem of a call; whatever stops the call stops it too.
+  Stop(Stop& call, double seconds) : Stop(seconds) { call_ = &call; }
+
   void request() { requested_.store(true, std::memory_order_relaxed); }
 
   bool requested() {
     if (requested_.load(std::memory_order_relaxed)) return true;
+    if (call_ != nullptr && call_->requested()) return true;
     const Clock::time_point now = Clock::now();
     if (now >= deadline_) request();
     if (poll_ && std::this_thread::get_id() == owner_ && now >= next_poll_) {
@@ -37,10 +41,17 @@ class Stop {
     return requested_.load(std::memory_order_relaxed);
   }
 
+  // Until the deadline; a large number without one.
+  double seconds_left() const {
+    return deadline_ == Clock::time_point::max() ? kForever
+                                                 : std::chrono::duration<double>(deadline_ - Clock::now()).count();
+  }
+
  private:
   static constexpr double kForever = 1e9;  // seconds; keeps the conversion to clock ticks from overflowing
   static constexpr std::chrono::milliseconds kPollInterval{50};
 
+  Stop* call_ = nullptr;
   std::atomic<bool> requested_{false};
   const std::function<bool()> poll_;
   const std::thread::id owner_;

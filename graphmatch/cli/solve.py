@@ -16,7 +16,7 @@ from graphmatch.cli.solvers import add_options, build_solver
 from graphmatch.io import read_dd
 from graphmatch.io.dd_lines import MultigraphFileError
 from graphmatch.problem import LawlerProblem, LinearProblem
-from graphmatch.result import MatchResult, Status
+from graphmatch.result import MatchResult, Stage, Status
 
 _EPILOG = """\
 The assignment lists for node 0, 1, 2, ... of graph 1 its node of graph 2; - is unmatched (-1 with --json). The status
@@ -81,11 +81,11 @@ def _as_taken(problem: LawlerProblem, options: argparse.Namespace) -> LawlerProb
 def _answer(result: MatchResult, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Returns everything that is printed; numbers that are not finite become None."""
     status = result.statuses[0]
-    stages = getattr(result, "stages", None)
+    stage = result.stages[0]
     return {
         "file": str(options.file),
         "solver": options.solver,
-        "stage": stages[0] if stages else None,
+        "stage": None if stage == Stage.NONE else stage.name.lower().replace("_", " "),
         "status": status.name,
         "status_text": status.text,
         "objective": _finite(result.objective[0].item()),

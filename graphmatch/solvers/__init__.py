@@ -1,9 +1,24 @@
 """Solvers: frozen dataclasses whose fields are their options. Any solver goes with any gradient estimator."""
 
-from graphmatch.solvers.base import Solver
+from graphmatch.solvers.base import Solver, WarmStartSolver
+from graphmatch.solvers.branch_and_bound import BranchAndBound
 from graphmatch.solvers.brute_force import BruteForce
 from graphmatch.solvers.dual_ascent import DualAscent
+from graphmatch.solvers.fusion import Fusion
 from graphmatch.solvers.lap import LAP
 from graphmatch.solvers.lpmp import LPMP
+from graphmatch.solvers.portfolio import Portfolio
+from graphmatch.solvers.tabu import Tabu
 
-__all__ = ["LAP", "LPMP", "BruteForce", "DualAscent", "Solver"]
+__all__ = [
+    "LAP",
+    "LPMP",
+    "BranchAndBound",
+    "BruteForce",
+    "DualAscent",
+    "Fusion",
+    "Portfolio",
+    "Solver",
+    "Tabu",
+    "WarmStartSolver",
+]

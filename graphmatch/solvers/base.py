@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from graphmatch import _check
-from graphmatch.problem import Problem
-from graphmatch.result import MatchResult
+from graphmatch import _check, _ops
+from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem
+from graphmatch.result import MatchResult, SolverState
 
 
 class Solver(Protocol):
@@ -17,6 +18,19 @@ class Solver(Protocol):
 
     def solve(self, problem: Problem) -> MatchResult:
         """Returns matchings, objectives and lower bounds of every problem of the batch."""
+        ...
+
+
+@runtime_checkable
+class WarmStartSolver(Protocol):
+    """A solver that can continue from where another solve stopped."""
+
+    def solve(self, problem: Problem) -> MatchResult:
+        """As `Solver.solve`."""
+        ...
+
+    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
+        """Returns the same, starting from the duals and matchings of an earlier solve of problems on these graphs."""
         ...
 
 
@@ -62,5 +76,111 @@ def check_budget(where: str, time_limit: float | None, max_gap: float) -> None:
 
 
 def assemble(problem: Problem, answers: tuple[Tensor, ...], device: torch.device) -> MatchResult:
-    """Returns native answers (assignment, objective, bound, status, iterations) as a result on the given device."""
+    """Returns answers (assignment, objective, bound, status, iterations[, stage]) as a result on the given device."""
     return MatchResult(problem, *(answer.to(device) for answer in answers))
+
+
+@dataclass(frozen=True)
+class LawlerCall:
+    """One call of a native method for Lawler problems: what its solver class has to say.
+
+    Args:
+        method: One of the numbers in `_ops`.
+        max_iterations: Of the dual ascent, per problem.
+        runs: Tabu searches or generations of fusion.
+        steps: Moves of each tabu search.
+        max_nodes: Of branch and bound.
+        effort: Factor on the budgets of the portfolio.
+        seed: Of the random choices.
+    """
+
+    method: int
+    max_iterations: int = 1
+    runs: int = 0
+    steps: int = 0
+    max_nodes: int = 0
+    effort: float = 1.0
+    seed: int = 0
+
+    def solve(
+        self,
+        where: str,
+        problem: Problem,
+        state: SolverState | None,
+        *,
+        max_gap: float,
+        time_limit: float | None,
+        threads: int | None,
+        keep_state: bool,
+        on_cpu: bool,
+    ) -> MatchResult:
+        """Returns matchings and bounds; dense problems are solved as Lawler problems."""
+        if isinstance(problem, KoopmansBeckmannProblem):
+            lawler = problem.to_lawler()
+        else:
+            lawler = take_kind(where, problem, LawlerProblem, "Use LAP for linear costs.")
+        count = thread_count(where, threads)
+        _check.memory(where, _working_bytes(lawler, count), "Use fewer edges, smaller graphs or fewer threads.")
+        device = lawler.unary_costs.device
+        warm: tuple[Tensor | None, ...] = (None, None, None, None)
+        if state is not None:
+            check_state(where, state, lawler)
+            warm = tuple(value.cpu() for value in (state.messages, state.potentials, state.scale, state.matching))
+        *answers, messages, potentials, scale = _ops.lawler_solve(
+            host_costs(where, lawler.unary_costs, on_cpu),
+            host_costs(where, lawler.quadratic_costs, on_cpu),
+            lawler.edges1.cpu(),
+            lawler.edges2.cpu(),
+            None if lawler.sizes is None else lawler.sizes.cpu(),
+            lawler.unmatched_cost,
+            self.method,
+            self.max_iterations,
+            self.runs,
+            self.steps,
+            self.max_nodes,
+            self.effort,
+            max_gap,
+            self.seed,
+            time_limit,
+            count,
+            *warm,
+            keep_state,
+        )
+        result = assemble(problem, tuple(answers), device)
+        if not keep_state:
+            return result
+        kept = (messages.to(device), potentials.to(device), scale.to(device))
+        return replace(result, state=SolverState(result.assignment, *kept))
+
+
+def check_state(where: str, state: SolverState, problem: LawlerProblem) -> None:
+    """Checks that a state is one of problems of these sizes; problem i takes entry i modulo the state's batch."""
+    if not isinstance(state, SolverState):
+        raise TypeError(
+            _check.message(where, "state", "be a SolverState", _check.describe(state), "Pass result.state.")
+        )
+    batch, n1, n2 = problem.unary_costs.shape
+    expected = {"matching": (torch.int64, n1), "potentials": (torch.float32, n2), "messages": (torch.float32, n2 + 1)}
+    for name, (dtype, width) in expected.items():
+        value = getattr(state, name)
+        if value.dtype != dtype or value.shape[-1] != width:
+            rule = f"be one of problems with n1 = {n1}, n2 = {n2}"
+            raise ValueError(
+                _check.message(where, f"state.{name}", rule, _check.describe(value), "Solve without a state first.")
+            )
+    count = state.scale.shape[0]
+    if count == 0 and batch == 0:
+        return
+    if count == 0 or batch % count:
+        rule = f"have a batch size that divides {batch}"
+        raise ValueError(_check.message(where, "state", rule, count, "Pass the state of the same problems."))
+
+
+def _working_bytes(problem: LawlerProblem, threads: int) -> int:
+    """Returns an upper limit of the bytes that the problems solved at the same time need beside their costs."""
+    batch, n1, n2 = problem.unary_costs.shape
+    pairs = min(problem.quadratic_costs.shape[1], n1 * (n1 - 1) // 2)
+    entries = min(2 * problem.quadratic_costs.shape[2], n2 * (n2 - 1))
+    stride = -(-n2 // 16) * 16
+    tables = min(pairs * n2 * stride * 4, 256_000_000)
+    return min(threads, batch) * (tables + pairs * (entries + 4 * stride) * 4 + 24 * n1 * (n1 + stride))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphmatch import _check, _ops
-from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem
-from graphmatch.result import MatchResult
-from graphmatch.solvers.base import assemble, check_budget, host_costs, take_kind, thread_count
+from graphmatch.problem import Problem
+from graphmatch.result import MatchResult, SolverState
+from graphmatch.solvers.base import LawlerCall, check_budget
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,16 @@ class DualAscent:
     bound would not close the gap within `max_iterations` at its present rate, or when the budget is spent.
 
     Guarantee: the lower bound is re-evaluated in float64 and rounded down; a matching is returned in every case.
-    Cost: O(pairs * n2^2 + n^3) per iteration and problem, pairs * n2^2 float32 of memory; a whole batch is one native
-    call over threads. Deterministic: the same answer for any number of threads and any batch layout (unless a
-    time limit ends it).
+    Cost: per iteration and problem O(pairs * n2^2) vectorised for small graphs, O(pairs * (n2 + e2)) for large ones,
+    and a warm linear assignment; a whole batch is one native call over threads. Deterministic: the same answer for any
+    number of threads and any batch layout (unless a time limit ends it).
 
     Args:
         max_iterations: Limit of iterations per problem.
         max_gap: Gap that counts as optimal, relative to |objective| or the largest |cost|, whichever is larger.
-        time_limit: Seconds for the whole call; None = no limit.
+        time_limit: Seconds for the whole call, shared out among the problems of a batch; None = no limit.
         threads: Threads per call; None = `torch.get_num_threads()`.
+        keep_state: Return the duals as `result.state` for warm starts.
         on_cpu: Accept tensors on other devices by copying them to the CPU and the answer back.
 
     Source: P. Swoboda et al., CVPR 2017 (decomposition); S. Tourani et al., ECCV 2018 (pair update).
@@ -45,6 +46,7 @@ class DualAscent:
     max_gap: float = 1e-6
     time_limit: float | None = None
     threads: int | None = None
+    keep_state: bool = True
     on_cpu: bool = False
 
     def __post_init__(self) -> None:
@@ -56,30 +58,20 @@ class DualAscent:
 
     def solve(self, problem: Problem) -> MatchResult:
         """Returns matchings and bounds; dense problems are solved as Lawler problems."""
-        if isinstance(problem, KoopmansBeckmannProblem):
-            lawler = problem.to_lawler()
-        else:
-            lawler = take_kind("DualAscent", problem, LawlerProblem, "Use LAP for linear costs.")
-        threads = thread_count("DualAscent", self.threads)
-        _check.memory("DualAscent", _table_bytes(lawler, threads), "Use fewer edges, smaller graphs or fewer threads.")
-        answers = _ops.lawler_dual_ascent(
-            host_costs("DualAscent", lawler.unary_costs, self.on_cpu),
-            host_costs("DualAscent", lawler.quadratic_costs, self.on_cpu),
-            lawler.edges1.cpu(),
-            lawler.edges2.cpu(),
-            None if lawler.sizes is None else lawler.sizes.cpu(),
-            lawler.unmatched_cost,
-            self.max_iterations,
-            self.max_gap,
-            self.time_limit,
-            threads,
+        return self._solve(None, problem)
+
+    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
+        """Returns the same, starting from the state of an earlier solve of problems on the same graphs."""
+        return self._solve(state, problem)
+
+    def _solve(self, state: SolverState | None, problem: Problem) -> MatchResult:
+        return LawlerCall(_ops.DUAL_ASCENT, max_iterations=self.max_iterations).solve(
+            "DualAscent",
+            problem,
+            state,
+            max_gap=self.max_gap,
+            time_limit=self.time_limit,
+            threads=self.threads,
+            keep_state=self.keep_state,
+            on_cpu=self.on_cpu,
         )
-        return assemble(problem, answers, lawler.unary_costs.device)
-
-
-def _table_bytes(problem: LawlerProblem, threads: int) -> int:
-    """Returns the bytes of the dense pair tables of the problems that are solved at the same time."""
-    batch, n1, n2 = problem.unary_costs.shape
-    pairs = min(problem.quadratic_costs.shape[1], n1 * (n1 - 1) // 2)
-    stride = -(-n2 // 16) * 16
-    return min(threads, batch) * pairs * n2 * stride * 4

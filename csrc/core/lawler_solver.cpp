@@ -1,0 +1,122 @@
+#include "core/lawler_solver.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/lawler_search.hpp"
+
+namespace graphmatch {
+namespace {
+
+constexpr std::int64_t kSmall = 12;            // rows and columns of problems that branch and bound takes whole
+constexpr std::int64_t kSmallIterations = 20;  // of their dual ascent
+constexpr std::int64_t kTightenIterations = 40;
+constexpr std::int64_t kFewLabels = 8;  // per row: the trees below are worth their time
+// Budgets at effort 1. Tabu steps are per node.
+constexpr double kFirstSteps = 10.0;  // before the proof
+constexpr double kNodes = 2000.0;
+constexpr double kProbeNodes = 50.0;  // of trees that are not worth it
+constexpr double kRuns = 20.0;
+constexpr double kSteps = 30.0;      // of each run
+constexpr double kNarrowGap = 0.05;  // relative
+constexpr double kPatientIterations = 200.0;
+constexpr double kPatience = 3.0;  // runs in a row without a better matching
+
+template <class T>
+Solution without_columns(const LawlerProblem<T>& problem, std::int64_t* assignment) {
+  Solution solution;
+  solution.status = Status::kOptimal;
+  solution.objective = solution.lower_bound = evaluate(problem, assignment);
+  return solution;
+}
+
+// The order of the stages and their budgets. False when no matching exists.
+bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state) {
+  const std::int64_t size = std::max(costs.rows, costs.columns);
+  auto budget = [&](double amount) { return static_cast<std::int64_t>(std::ceil(amount * options.effort)); };
+  const bool small = size <= kSmall;
+  if (!search.ascend(small ? std::min(options.max_iterations, kSmallIterations) : options.max_iterations, false)) {
+    return false;
+  }
+  search.dual().save(state);
+  if (search.is_closed()) return true;
+
+  // A better incumbent first: the proof gets cheaper with it.
+  search.explore(1, budget(kFirstSteps * static_cast<double>(size)), 1, false);
+  // A tree is worth its time where few labels are left.
+  const bool few_labels = small || search.tighten(kTightenIterations, kFewLabels * costs.rows);
+  if (search.branch(budget(few_labels ? kNodes : kProbeNodes))) return true;
+  search.explore(budget(kRuns), static_cast<std::int64_t>(kSteps * static_cast<double>(size)), budget(kPatience), true);
+  if (search.is_closed() || search.relative_gap() > kNarrowGap * options.effort) return true;
+
+  // Most of the way is done: patience with the bound may finish the proof.
+  if (search.ascend(budget(kPatientIterations), true)) {
+    search.tighten(kTightenIterations, costs.rows * costs.columns);
+    search.branch(budget(kNodes));
+  } else {
+    search.close();
+  }
+  return true;
+}
+
+bool run(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state) {
+  switch (options.method) {
+    case LawlerMethod::kDualAscent:
+      if (!search.ascend(options.max_iterations, true)) return false;
+      break;
+    case LawlerMethod::kTabu:
+      if (!search.ascend(1, true)) return false;
+      search.explore(options.runs, options.steps, options.runs, false);
+      break;
+    case LawlerMethod::kFusion:
+      if (!search.ascend(1, true)) return false;
+      search.fuse_generations(options.runs);
+      break;
+    case LawlerMethod::kBranchAndBound:
+      if (!search.ascend(options.max_iterations, true)) return false;
+      search.explore(1, 10 * std::max(costs.rows, costs.columns), 1, false);
+      search.tighten(options.max_iterations, costs.rows * costs.columns);
+      search.branch(options.max_nodes);
+      return true;
+    case LawlerMethod::kPortfolio:
+      return run_portfolio(search, costs, options, state);
+  }
+  search.dual().save(state);
+  return true;
+}
+
+}  // namespace
+
+template <class T>
+Solution solve_lawler(const LawlerProblem<T>& problem, const LawlerOptions& options, const DualState& warm,
+                      const std::int64_t* warm_assignment, const DualState& state, Stop& stop,
+                      std::int64_t* assignment) {
+  std::fill_n(assignment, problem.rows, -1);
+  if (state.scale != nullptr) *state.scale = 0.0;
+  PairCosts costs;
+  if (!costs.build(problem)) return invalid_solution();
+  if (problem.rows == 0 || problem.columns == 0) return without_columns(problem, assignment);
+
+  const auto exact = [&](const std::int64_t* matching) { return evaluate(problem, matching) / costs.scale; };
+  LawlerSearch search(costs, exact, options.max_gap, options.seed, stop);
+  if (warm.scale != nullptr && warm_assignment != nullptr) search.warm_start(warm, warm_assignment);
+  if (!run(search, costs, options, state)) return infeasible_solution(search.iterations());
+
+  Solution solution;
+  std::copy(search.best().begin(), search.best().end(), assignment);
+  solution.objective = evaluate(problem, assignment);
+  solution.lower_bound = std::min(costs.scale * search.bound(), solution.objective);
+  solution.iterations = search.iterations();
+  solution.stage = search.stage();
+  if (is_closed(solution.objective, solution.lower_bound, costs.scale * costs.largest_cost, options.max_gap)) {
+    solution.status = Status::kOptimal;
+  }
+  return solution;
+}
+
+template Solution solve_lawler(const LawlerProblem<float>&, const LawlerOptions&, const DualState&, const std::int64_t*,
+                               const DualState&, Stop&, std::int64_t*);
+template Solution solve_lawler(const LawlerProblem<double>&, const LawlerOptions&, const DualState&,
+                               const std::int64_t*, const DualState&, Stop&, std::int64_t*);
+
+}  // namespace graphmatch

@@ -1,0 +1,179 @@
+#include "core/pair_update.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace graphmatch {
+namespace {
+
+GRAPHMATCH_INLINE void push(float value, float& message, float& theta) {
+  message -= value;
+  theta += value;
+}
+
+GRAPHMATCH_INLINE void spread(const PairSide& side, std::int64_t stride) {
+  for (std::int64_t l = 0; l < stride; l += kLanes) lanes(side.message + l) += lanes(side.theta + l) * side.weight;
+  *side.message_unmatched += side.unmatched * side.weight;
+}
+
+GRAPHMATCH_INLINE float smallest_message(const PairSide& side, std::int64_t stride) {
+  Lanes best = lanes(side.message);
+  for (std::int64_t l = kLanes; l < stride; l += kLanes) take_minimum(best, lanes(side.message + l));
+  return std::min(horizontal_minimum(best), *side.message_unmatched);
+}
+
+// The unmatched label costs nothing in the table.
+GRAPHMATCH_INLINE void push_unmatched(const PairSide& side, const PairSide& partner, std::int64_t stride, float share) {
+  const float marginal = finite_or_zero(*side.message_unmatched + smallest_message(partner, stride));
+  push(share * marginal, *side.message_unmatched, *side.unmatched_next);
+}
+
+// Hands back `share` of the min-marginals of the first node's labels k ... k + 3.
+GRAPHMATCH_INLINE void push_four(const float* row, std::int64_t stride, const PairSide& first, const PairSide& second,
+                                 std::int64_t k, float share) {
+  Lanes a = lanes(row) + lanes(second.message);
+  Lanes b = lanes(row + stride) + lanes(second.message);
+  Lanes c = lanes(row + 2 * stride) + lanes(second.message);
+  Lanes d = lanes(row + 3 * stride) + lanes(second.message);
+  for (std::int64_t l = kLanes; l < stride; l += kLanes) {
+    const Lanes message = lanes(second.message + l);
+    take_minimum(a, lanes(row + l) + message);
+    take_minimum(b, lanes(row + stride + l) + message);
+    take_minimum(c, lanes(row + 2 * stride + l) + message);
+    take_minimum(d, lanes(row + 3 * stride + l) + message);
+  }
+  Quad best;
+  four_minima(a, b, c, d, best);
+  const Quad unmatched = Quad{} + *second.message_unmatched;
+  best = unmatched < best ? unmatched : best;
+  const Quad marginal = quad(first.message + k) + best;
+  const Quad pushed = share * (marginal < kBarrierTest ? marginal : Quad{});
+  quad(first.message + k) -= pushed;
+  quad(first.theta_next + k) += pushed;
+}
+
+GRAPHMATCH_INLINE void update_dense(const float* table, std::int64_t columns, std::int64_t stride,
+                                    const PairSide& first, const PairSide& second, float* column_minima) {
+  spread(first, stride);
+  spread(second, stride);
+
+  push_unmatched(first, second, stride, 0.5f);
+  for (std::int64_t l = 0; l < stride; l += kLanes) lanes(column_minima + l) = Lanes{} + *first.message_unmatched;
+  for (std::int64_t k = 0; k < columns; k += 4) {
+    const float* row = table + k * stride;
+    push_four(row, stride, first, second, k, 0.5f);
+    const float* message = first.message + k;
+    for (std::int64_t l = 0; l < stride; l += kLanes) {
+      Lanes best = lanes(row + l) + message[0];
+      take_minimum(best, lanes(row + stride + l) + message[1]);
+      take_minimum(best, lanes(row + 2 * stride + l) + message[2]);
+      take_minimum(best, lanes(row + 3 * stride + l) + message[3]);
+      take_minimum(lanes(column_minima + l), best);
+    }
+  }
+
+  push_unmatched(second, first, stride, 1.0f);
+  for (std::int64_t l = 0; l < stride; l += kLanes) {
+    const Lanes marginal = lanes(second.message + l) + lanes(column_minima + l);
+    const Lanes all = marginal < kBarrierTest ? marginal : Lanes{};
+    lanes(second.message + l) -= all;
+    lanes(second.theta_next + l) += all;
+  }
+
+  push_unmatched(first, second, stride, 1.0f);
+  for (std::int64_t k = 0; k < columns; k += 4) push_four(table + k * stride, stride, first, second, k, 1.0f);
+}
+
+GRAPHMATCH_MULTIVERSION void spread_side(const PairSide& side, std::int64_t stride) { spread(side, stride); }
+
+GRAPHMATCH_MULTIVERSION float smallest_of(const float* values, std::int64_t stride) {
+  Lanes best = lanes(values);
+  for (std::int64_t l = kLanes; l < stride; l += kLanes) take_minimum(best, lanes(values + l));
+  return horizontal_minimum(best);
+}
+
+void push_unmatched_label(const PairSide& side, const PairSide& partner, std::int64_t stride, float share) {
+  const float smallest = std::min(smallest_of(partner.message, stride), *partner.message_unmatched);
+  push(share * finite_or_zero(*side.message_unmatched + smallest), *side.message_unmatched, *side.unmatched_next);
+}
+
+}  // namespace
+
+GRAPHMATCH_MULTIVERSION void update_pair(const float* table, std::int64_t columns, std::int64_t stride,
+                                         const PairSide& first, const PairSide& second, float* column_minima) {
+  if (stride == kLanes) {
+    update_dense(table, columns, kLanes, first, second, column_minima);
+  } else if (stride == 2 * kLanes) {
+    update_dense(table, columns, 2 * kLanes, first, second, column_minima);
+  } else {
+    update_dense(table, columns, stride, first, second, column_minima);
+  }
+}
+
+void SmallestLabels::start(const float* message) {
+  std::copy_n(message, remaining_.size(), remaining_.begin());
+  found_.clear();
+}
+
+void SmallestLabels::find_next() {
+  const float smallest = smallest_of(remaining_.data(), static_cast<std::int64_t>(remaining_.size()));
+  const auto place = std::find(remaining_.begin(), remaining_.end(), smallest);
+  found_.push_back({smallest, static_cast<std::int32_t>(place - remaining_.begin())});
+  *place = std::numeric_limits<float>::infinity();
+}
+
+SparsePairUpdate::SparsePairUpdate(const PairCosts& costs) : costs_(costs) {
+  smallest_.resize(costs.stride);
+  mark_.assign(static_cast<std::size_t>(costs.stride), 0);
+}
+
+float SparsePairUpdate::minimum(std::int64_t label, const float* message, float message_unmatched,
+                                const std::int32_t* partner, const float* values, const std::int32_t* entry,
+                                std::int32_t begin, std::int32_t end) {
+  if (++stamp_ == std::numeric_limits<std::int32_t>::max()) {
+    std::fill(mark_.begin(), mark_.end(), 0);
+    stamp_ = 1;
+  }
+  float best = message_unmatched;
+  mark_[label] = stamp_;  // two rows cannot share a column
+  for (std::int32_t e = begin; e < end; ++e) {
+    const std::int32_t l = partner[e];
+    mark_[l] = stamp_;
+    best = std::min(best, values[entry == nullptr ? e : entry[e]] + message[l]);
+  }
+  for (std::size_t rank = 0;; ++rank) {
+    const SmallestLabels::Entry& next = smallest_[rank];
+    if (next.message >= best) return best;
+    if (mark_[next.label] != stamp_) return next.message;
+  }
+}
+
+void SparsePairUpdate::operator()(std::int64_t pair, const PairSide& first, const PairSide& second) {
+  const CostPattern& pattern = costs_.pattern(pair);
+  const float* values = costs_.values(pair);
+  const std::int64_t columns = costs_.columns;
+  const std::int64_t stride = costs_.stride;
+  spread_side(first, stride);
+  spread_side(second, stride);
+
+  auto push_first = [&](float share) {
+    push_unmatched_label(first, second, stride, share);
+    smallest_.start(second.message);
+    for (std::int64_t k = 0; k < columns; ++k) {
+      const float best = minimum(k, second.message, *second.message_unmatched, pattern.column.data(), values, nullptr,
+                                 pattern.row_begin[k], pattern.row_begin[k + 1]);
+      push(share * finite_or_zero(first.message[k] + best), first.message[k], first.theta_next[k]);
+    }
+  };
+  push_first(0.5f);
+  push_unmatched_label(second, first, stride, 1.0f);
+  smallest_.start(first.message);
+  for (std::int64_t l = 0; l < columns; ++l) {
+    const float best = minimum(l, first.message, *first.message_unmatched, pattern.row.data(), values,
+                               pattern.entry.data(), pattern.column_begin[l], pattern.column_begin[l + 1]);
+    push(finite_or_zero(second.message[l] + best), second.message[l], second.theta_next[l]);
+  }
+  push_first(1.0f);
+}
+
+}  // namespace graphmatch

@@ -1,0 +1,84 @@
+"""The default solver: every method where it pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphmatch import _check, _ops
+from graphmatch.problem import Problem
+from graphmatch.result import MatchResult, SolverState
+from graphmatch.solvers.base import LawlerCall, check_budget
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """Solver for sparse quadratic problems: dual ascent, tabu search, branch and bound and fusion, problem by problem.
+
+    The dual ascent comes first and certifies structured problems within a few iterations. What is left open gets a
+    short tabu search, a proof attempt (labels that cannot improve are removed; branch and bound decides the rest),
+    longer tabu searches whose matchings are fused with the best one, and a more patient proof where the gap is small by
+    then. It ends on the certificate, when nothing improves, or when the budget is spent. `result.stages` says what
+    found the matching.
+
+    Guarantee: the lower bound is re-evaluated in float64 and rounded down; a matching is returned in every case.
+    Deterministic for a seed: the same answer for any number of threads and any batch layout (unless a time limit ends
+    it). Cost on one core of a 2023 server: 16 nodes with 5 neighbours 0.05 ms when structured and 1 ms when not; 64
+    nodes 1 ms and 30 ms.
+
+    Args:
+        effort: Factor on the budgets of everything after the dual ascent: 0.1 is hasty, 10 is thorough.
+        max_iterations: Limit of iterations of the first dual ascent.
+        seed: Of the random choices.
+        max_gap: Gap that counts as optimal, relative to |objective| or the largest |cost|, whichever is larger.
+        time_limit: Seconds for the whole call, shared out among the problems of a batch; None = no limit.
+        threads: Threads per call; None = `torch.get_num_threads()`.
+        keep_state: Return the duals as `result.state` for warm starts.
+        on_cpu: Accept tensors on other devices by copying them to the CPU and the answer back.
+
+    Source: the sources of its parts: `DualAscent`, `Tabu`, `Fusion`, `BranchAndBound`.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> edges = torch.tensor([[0, 1], [1, 2]])
+        >>> problem = gm.LawlerProblem(torch.tensor([[[0.0, 1, 1]] * 3]), -torch.eye(2)[None], edges, edges)
+        >>> result = gm.Portfolio(max_gap=1e-4).solve(problem)
+        >>> result.assignment, result.statuses
+        (tensor([[0, 1, 2]]), [<Status.OPTIMAL: 0>])
+    """
+
+    effort: float = 1.0
+    max_iterations: int = 200
+    seed: int = 0
+    max_gap: float = 1e-6
+    time_limit: float | None = None
+    threads: int | None = None
+    keep_state: bool = True
+    on_cpu: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        where = "Portfolio"
+        _check.option(where, "effort", self.effort, 0 < self.effort <= 1e6, "lie in (0, 1e6]", "1.0 is the default.")
+        iterations = self.max_iterations
+        _check.option(where, "max_iterations", iterations, iterations >= 1, "be at least 1", "200 is the default.")
+        check_budget(where, self.time_limit, self.max_gap)
+
+    def solve(self, problem: Problem) -> MatchResult:
+        """Returns matchings and bounds; dense problems are solved as Lawler problems."""
+        return self._solve(None, problem)
+
+    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
+        """Returns the same, starting from the state of an earlier solve of problems on the same graphs."""
+        return self._solve(state, problem)
+
+    def _solve(self, state: SolverState | None, problem: Problem) -> MatchResult:
+        return LawlerCall(_ops.PORTFOLIO, max_iterations=self.max_iterations, effort=self.effort, seed=self.seed).solve(
+            "Portfolio",
+            problem,
+            state,
+            max_gap=self.max_gap,
+            time_limit=self.time_limit,
+            threads=self.threads,
+            keep_state=self.keep_state,
+            on_cpu=self.on_cpu,
+        )
