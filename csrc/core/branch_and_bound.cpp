@@ -57,8 +57,7 @@ void BranchAndBound::build_gains() {
   const bool column_may_stay_free = !costs_.complete || rows_ < columns;
 
   std::vector<double> potentials(columns);
-  rounding_ = static_cast<double>(std::min(rows_, columns)) * costs_.unary_rounding_error();
-  constant_ = -rounding_;
+  constant_ = -static_cast<double>(std::min(rows_, columns)) * costs_.unary_rounding_error();
   double magnitude = std::fabs(constant_);
   for (std::int64_t k = 0; k < columns; ++k) {
     const double dual = static_cast<double>(dual_.potentials()[k]);
@@ -94,7 +93,6 @@ void BranchAndBound::build_gains() {
     subtract(costs_.pairs[p].second, dual_.message_second(pair), dual_.message_second_unmatched(pair));
     pair_minimum_[p] = dual_.pair_minimum(pair);
     constant_ += pair_minimum_[p] - costs_.rounding_error(pair);
-    rounding_ += costs_.rounding_error(pair);
     magnitude += 1.0 + std::fabs(pair_minimum_[p]);
   }
   // Every bound is a sum of at most this many numbers, whose partial sums stay below a few times the magnitude.
@@ -102,7 +100,8 @@ void BranchAndBound::build_gains() {
   margin_ = 4.0 * std::numeric_limits<double>::epsilon() * terms * (magnitude + std::fabs(constant_));
 }
 
-bool BranchAndBound::search(double threshold, double slack, std::int64_t nodes, Stop& stop) {
+bool BranchAndBound::search(const Evaluate& evaluate, double threshold, double slack, std::int64_t nodes, Stop& stop) {
+  evaluate_ = &evaluate;
   threshold_ = threshold;
   slack_ = slack;
   node_limit_ = nodes;
@@ -225,9 +224,9 @@ void BranchAndBound::place(std::int64_t depth, std::int64_t row, std::int64_t la
 }
 
 void BranchAndBound::leaf() {
-  const double value = costs_.evaluate(assignment_.data());
-  // Not what was paid on the way: that leaves out what the dual charges for unused columns.
-  open_bound_ = std::min(open_bound_, value - rounding_);
+  // Not what was paid on the way: that leaves out what the dual charges for unused columns, and rounds.
+  const double value = (*evaluate_)(assignment_.data());
+  open_bound_ = std::min(open_bound_, value);
   if (!(value < best_value_)) return;
   best_value_ = value;
   best_ = assignment_;

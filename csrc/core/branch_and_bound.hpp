@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "core/dual_ascent.hpp"
@@ -20,13 +21,16 @@ namespace graphmatch {
 
 class BranchAndBound {
  public:
+  using Evaluate = std::function<double(const std::int64_t*)>;
+
   explicit BranchAndBound(const DualAscent& dual);
 
-  // Looks for matchings that cost at most `threshold` (stored units) within `nodes` nodes. A matching found lowers the
-  // threshold to its own cost less `slack`. Returns whether the tree was searched to the end.
-  bool search(double threshold, double slack, std::int64_t nodes, Stop& stop);
+  // Looks for matchings that cost at most `threshold` within `nodes` nodes; `evaluate` returns the exact cost of one.
+  // All in stored units. A matching found lowers the threshold to its own cost less `slack`. Returns whether the tree
+  // was searched to the end.
+  bool search(const Evaluate& evaluate, double threshold, double slack, std::int64_t nodes, Stop& stop);
 
-  // Cheapest matching found, by PairCosts::evaluate; empty when none is below the threshold.
+  // Cheapest matching found; empty when there is none.
   const std::vector<std::int64_t>& best() const { return best_; }
   double best_value() const { return best_value_; }
 
@@ -66,8 +70,7 @@ class BranchAndBound {
   std::vector<std::int64_t> assignment_;
   std::int64_t unmatched_left_ = 0;  // rows that may still stay unmatched
   double constant_ = 0.0;
-  double rounding_ = 0.0;  // of the stored costs of a matching
-  double margin_ = 0.0;    // rounding of all sums
+  double margin_ = 0.0;  // rounding of all sums
   double threshold_ = 0.0;
   double slack_ = 0.0;
   double open_bound_ = 0.0;  // smallest bound of what was cut, left open or reached
@@ -75,6 +78,7 @@ class BranchAndBound {
   std::int64_t node_count_ = 0;
   bool finished_ = true;
   Stop* stop_ = nullptr;
+  const Evaluate* evaluate_ = nullptr;
   std::vector<std::int64_t> best_;
   double best_value_ = 0.0;
 };

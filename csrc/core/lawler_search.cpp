@@ -198,7 +198,7 @@ bool LawlerSearch::branch(std::int64_t nodes) {
   if (is_closed()) return true;
   BranchAndBound tree(dual_);
   const double slack = proof_slack();
-  const bool finished = tree.search(value_ - slack, slack, nodes, stop_);
+  const bool finished = tree.search(evaluate_, value_ - slack, slack, nodes, stop_);
   iterations_ += 1;
   if (!tree.best().empty()) offer(tree.best(), Stage::kBranchAndBound);
   raise_bound(tree.lower_bound());
