@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from graphmatch import _check
 from graphmatch.gradients import IMLE, GradientEstimator, estimated_solution
-from graphmatch.problem import LawlerProblem, LinearProblem
+from graphmatch.problem import LawlerProblem, LinearProblem, unchecked
 from graphmatch.result import MatchResult, SolverState
 from graphmatch.solve import solve
 from graphmatch.solvers import Solver, WarmStartSolver
@@ -118,7 +118,6 @@ class _ProblemOracle:
             return result.matching, result.paid_pairs
         return (result.matching,)
 
-
     def _warm_start(self, variants: int) -> SolverState | None:
         """Returns where the first solve stopped: later ones ask for nearby costs, as the targets of a gradient do."""
         first = self.first_result
@@ -132,13 +131,15 @@ class _ProblemOracle:
 def _with_costs(
     problem: LinearProblem | LawlerProblem, costs: tuple[Tensor, ...], variants: int
 ) -> LinearProblem | LawlerProblem:
-    sizes = problem.sizes if problem.sizes is None or variants == 1 else problem.sizes.repeat(variants, 1)
+    # The first problem was checked, and estimators move its costs by finite steps only.
+    if variants == 1:
+        names = ("costs",) if isinstance(problem, LinearProblem) else ("unary_costs", "quadratic_costs")
+        return unchecked(problem, **dict(zip(names, costs, strict=True)))
+    sizes = None if problem.sizes is None else problem.sizes.repeat(variants, 1)
     if isinstance(problem, LinearProblem):
-        return LinearProblem(costs[0], sizes, problem.unmatched_cost)
-    edges = (problem.edges1, problem.edges2)
-    if variants != 1:
-        edges = (edges[0].repeat(variants, 1, 1), edges[1].repeat(variants, 1, 1))
-    return LawlerProblem(costs[0], costs[1], *edges, sizes, problem.unmatched_cost)
+        return unchecked(problem, costs=costs[0], sizes=sizes)
+    edges1, edges2 = (edges.repeat(variants, 1, 1) for edges in (problem.edges1, problem.edges2))
+    return unchecked(problem, unary_costs=costs[0], quadratic_costs=costs[1], edges1=edges1, edges2=edges2, sizes=sizes)
 
 
 def _solvable(costs: Tensor) -> Tensor:

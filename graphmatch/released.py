@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphmatch.affinity import edge_features
-from graphmatch.gradients.base import Oracle, Tensors
+from graphmatch.gradients.base import Oracle, Tensors, Upstream, moved
 from graphmatch.graphs import knn_graph
 from graphmatch.layers import MatchingLayer, MessagePassing
 from graphmatch.result import MatchResult
@@ -39,11 +39,12 @@ class AbsoluteBlackBox:
         return solutions, solutions
 
     def backward(
-        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Tensors, key: Tensor, training: bool
+        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Upstream, key: Tensor, training: bool
     ) -> Tensors:
         """Returns (y(c + lambda g) - y(c)) / lambda."""
-        moved = oracle(tuple(cost + self.strength * g for cost, g in zip(costs, upstream, strict=True)))
-        return tuple((target - solution) / self.strength for target, solution in zip(moved, saved, strict=True))
+        steps = tuple(None if g is None else self.strength * g for g in upstream)
+        targets = oracle(moved(costs, steps))
+        return tuple((target - solution) / self.strength for target, solution in zip(targets, saved, strict=True))
 
 
 class ReleasedRecipe:

@@ -162,6 +162,10 @@ def paid_pair_matrix(assignment: Tensor, problem: LawlerProblem) -> Tensor:
         right = torch.arange(count2, device=edges1.device) < problem.sizes[:, 3, None]
         real = left[:, :, None] & right[:, None, :]
         edges1 = torch.where(left[:, :, None], edges1, 0)  # padding may hold anything
+    # One number per pair of nodes of graph 2, so that one comparison decides; pairs with an unmatched node get -1.
     image = assignment.gather(1, edges1.flatten(1)).reshape(batch, count1, 2)
-    paid = (image[:, :, None, :] == problem.edges2[:, None, :, :]).all(-1)
+    nodes = problem.unary_costs.shape[2]
+    wanted = torch.where((image >= 0).all(-1), image[..., 0] * nodes + image[..., 1], -1)
+    offered = problem.edges2[..., 0] * nodes + problem.edges2[..., 1]
+    paid = wanted[:, :, None] == offered[:, None, :]
     return (paid if real is None else paid & real).to(problem.quadratic_costs.dtype)

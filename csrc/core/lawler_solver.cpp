@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::int64_t kSmall = 12;            // rows and columns of problems that branch and bound takes whole
 constexpr std::int64_t kSmallIterations = 20;  // of their dual ascent
-constexpr std::int64_t kTightenIterations = 40;
+constexpr double kTightenIterations = 40.0;
 constexpr std::int64_t kFewLabels = 8;  // per row: the trees below are worth their time
 // Budgets at effort 1. Tabu steps are per node.
 constexpr double kFirstSteps = 10.0;  // before the proof
@@ -34,6 +34,13 @@ Solution without_columns(const LawlerProblem<T>& problem, std::int64_t* assignme
 bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state) {
   const std::int64_t size = std::max(costs.rows, costs.columns);
   auto budget = [&](double amount) { return static_cast<std::int64_t>(std::ceil(amount * options.effort)); };
+  // Less effort makes single runs shorter, more effort makes more of them.
+  const double haste = std::min(options.effort, 1.0);
+  const double care = std::max(options.effort, 1.0);
+  const std::int64_t steps = static_cast<std::int64_t>(std::ceil(kSteps * haste * static_cast<double>(size)));
+  const std::int64_t runs = static_cast<std::int64_t>(kRuns * care);
+  const std::int64_t patience = static_cast<std::int64_t>(kPatience * care);
+  const std::int64_t tighten_iterations = static_cast<std::int64_t>(std::ceil(kTightenIterations * haste));
   const bool small = size <= kSmall;
   if (!search.ascend(small ? std::min(options.max_iterations, kSmallIterations) : options.max_iterations, false)) {
     return false;
@@ -44,14 +51,14 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   // A better incumbent first: the proof gets cheaper with it.
   search.explore(1, budget(kFirstSteps * static_cast<double>(size)), 1, false);
   // A tree is worth its time where few labels are left.
-  const bool few_labels = small || search.tighten(kTightenIterations, kFewLabels * costs.rows);
+  const bool few_labels = small || search.tighten(tighten_iterations, kFewLabels * costs.rows);
   if (search.branch(budget(few_labels ? kNodes : kProbeNodes))) return true;
-  search.explore(budget(kRuns), static_cast<std::int64_t>(kSteps * static_cast<double>(size)), budget(kPatience), true);
+  search.explore(runs, steps, patience, true);
   if (search.is_closed() || search.relative_gap() > kNarrowGap * options.effort) return true;
 
   // Most of the way is done: patience with the bound may finish the proof.
   if (search.ascend(budget(kPatientIterations), true)) {
-    search.tighten(kTightenIterations, costs.rows * costs.columns);
+    search.tighten(tighten_iterations, costs.rows * costs.columns);
     search.branch(budget(kNodes));
   } else {
     search.close();
@@ -74,6 +81,7 @@ bool run(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& opti
       break;
     case LawlerMethod::kBranchAndBound:
       if (!search.ascend(options.max_iterations, true)) return false;
+      search.dual().save(state);
       search.explore(1, 10 * std::max(costs.rows, costs.columns), 1, false);
       search.tighten(options.max_iterations, costs.rows * costs.columns);
       search.branch(options.max_nodes);

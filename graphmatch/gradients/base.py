@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
+# Gradients of a loss with respect to solutions; None where it does not depend on one.
+Upstream = tuple[Tensor | None, ...]
 
 
 class Oracle(Protocol):
@@ -45,9 +47,12 @@ class GradientEstimator(Protocol):
         ...
 
     def backward(
-        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Tensors, key: Tensor, training: bool
+        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Upstream, key: Tensor, training: bool
     ) -> Tensors:
-        """Returns the gradients of the loss with respect to the costs, given those with respect to the solutions."""
+        """Returns the gradients of the loss with respect to the costs, given those with respect to the solutions.
+
+        `upstream` holds None for solutions that the loss does not depend on.
+        """
         ...
 
 
@@ -57,13 +62,16 @@ class _EstimatedSolution(torch.autograd.Function):
         ctx: Any, estimator: GradientEstimator, oracle: Oracle, key: Tensor, training: bool, *costs: Tensor
     ) -> Tensors:
         solutions, saved = estimator.forward(oracle, costs, key, training)
+        ctx.set_materialize_grads(False)
         ctx.call = (estimator, oracle, training)
         ctx.cost_count = len(costs)
         ctx.save_for_backward(key, *costs, *saved)
         return solutions
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(gradient is None for gradient in upstream):
+            return (None,) * (4 + ctx.cost_count)
         estimator, oracle, training = ctx.call
         key, *tensors = ctx.saved_tensors
         costs, saved = tuple(tensors[: ctx.cost_count]), tuple(tensors[ctx.cost_count :])
@@ -86,31 +94,41 @@ def estimated_solution(
     return _EstimatedSolution.apply(estimator, oracle, key, training, *costs)
 
 
-def perturbation(upstream: Tensors, size: float) -> tuple[Tensors, Tensor]:
+def perturbation(upstream: Upstream, size: float) -> tuple[Upstream, Tensor]:
     """Returns lambda * upstream with lambda = size / max|upstream| per problem, and 1 / lambda.
 
     Problems without upstream gradient are left alone and get 1 / lambda = 0. Where the upstream gradient is not finite
     (an overflow of scaled half precision), 1 / lambda is NaN, so that the overflow stays visible to the loss scaler.
 
     Args:
-        upstream: (b, ...) tensors.
+        upstream: (b, ...) tensors, at least one of them not None.
         size: Largest change of a cost.
 
     Returns:
-        Tensors shaped as upstream with entries in [-size, size], and (b,) inverse lambdas.
+        Tensors shaped as upstream with entries in [-size, size] (None stays), and (b,) inverse lambdas.
     """
-    batch = upstream[0].shape[0]
-    peaks = [gradient.abs().flatten(1).amax(1) for gradient in upstream if gradient.numel() > 0]
-    peak = torch.stack(peaks).amax(0) if peaks else upstream[0].new_zeros(batch)
+    given = [gradient for gradient in upstream if gradient is not None]
+    batch = given[0].shape[0]
+    peaks = [gradient.abs().flatten(1).amax(1) for gradient in given if gradient.numel() > 0]
+    peak = torch.stack(peaks).amax(0) if peaks else given[0].new_zeros(batch)
     usable = torch.isfinite(peak) & (peak > 0)
     divisor = torch.where(usable, peak, 1.0)
 
-    def scaled(gradient: Tensor) -> Tensor:
+    def scaled(gradient: Tensor | None) -> Tensor | None:
+        if gradient is None:
+            return None
         shape = (batch, *[1] * (gradient.ndim - 1))
         return torch.where(usable.view(shape), gradient / divisor.view(shape), 0.0) * size
 
     inverse = torch.where(usable, peak / size, torch.where(peak == 0, 0.0, torch.nan))
     return tuple(scaled(gradient) for gradient in upstream), inverse
+
+
+def moved(costs: Tensors, steps: Upstream, sign: int = 1) -> Tensors:
+    """Returns costs + sign * steps; costs without a step are handed on as they are."""
+    return tuple(
+        cost if step is None else torch.add(cost, step, alpha=sign) for cost, step in zip(costs, steps, strict=True)
+    )
 
 
 def weighted(difference: Tensor, weight: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from graphmatch import _check
-from graphmatch.gradients.base import Oracle, Tensors, perturbation, weighted
+from graphmatch.gradients.base import Oracle, Tensors, Upstream, moved, perturbation, weighted
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class BlackBox:
         return solutions, solutions
 
     def backward(
-        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Tensors, key: Tensor, training: bool
+        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Upstream, key: Tensor, training: bool
     ) -> Tensors:
         """Returns (y(c + lambda g) - y(c)) / lambda."""
         steps, inverse = perturbation(upstream, self.step)
-        targets = oracle(tuple(cost + step for cost, step in zip(costs, steps, strict=True)))
+        targets = oracle(moved(costs, steps))
         return tuple(weighted(target - solution, inverse) for target, solution in zip(targets, saved, strict=True))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check
-from graphmatch.gradients.base import Oracle, Tensors, perturbation, weighted
+from graphmatch.gradients.base import Oracle, Tensors, Upstream, moved, perturbation, weighted
 from graphmatch.gradients.noise import gaussian_noise, gumbel_noise
 
 _NOISE = {"gumbel": gumbel_noise, "gaussian": gaussian_noise}
@@ -69,16 +69,16 @@ class IMLE:
         return self._means(solutions, costs), () if self.symmetric else solutions
 
     def backward(
-        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Tensors, key: Tensor, training: bool
+        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Upstream, key: Tensor, training: bool
     ) -> Tensors:
         """Returns the mean difference under the noise of the forward pass."""
         steps, inverse = perturbation(upstream, self.step * self.noise_scale)
         noisy = self._noisy(costs, key, training)
         samples = noisy[0].shape[0] // max(costs[0].shape[0], 1)
-        repeated = tuple(step.repeat(samples, *[1] * (step.ndim - 1)) for step in steps)
-        worse = tuple(cost + step for cost, step in zip(noisy, repeated, strict=True))
+        repeated = tuple(None if step is None else _repeated(step, samples) for step in steps)
+        worse = moved(noisy, repeated)
         if self.symmetric:
-            better = tuple(cost - step for cost, step in zip(noisy, repeated, strict=True))
+            better = moved(noisy, repeated, sign=-1)
             both = oracle(tuple(torch.cat([a, b]) for a, b in zip(worse, better, strict=True)))
             differences = tuple(0.5 * (y[: len(y) // 2] - y[len(y) // 2 :]) for y in both)
         else:
@@ -91,8 +91,7 @@ class IMLE:
             return costs
         unary, *others = costs
         noise = self.noise_scale * _NOISE[self.noise](self.samples, unary, self.seed, key)
-        repeated = (other.repeat(self.samples, *[1] * (other.ndim - 1)) for other in others)
-        return ((unary - noise).flatten(0, 1), *repeated)
+        return ((unary - noise).flatten(0, 1), *(_repeated(other, self.samples) for other in others))
 
     @staticmethod
     def _means(values: Tensors, costs: Tensors) -> Tensors:
@@ -100,3 +99,7 @@ class IMLE:
             value.unflatten(0, (len(value) // max(len(cost), 1), len(cost))).mean(0)
             for value, cost in zip(values, costs, strict=True)
         )
+
+
+def _repeated(tensor: Tensor, times: int) -> Tensor:
+    return tensor if times == 1 else tensor.repeat(times, *[1] * (tensor.ndim - 1))

@@ -77,7 +77,8 @@ def check_budget(where: str, time_limit: float | None, max_gap: float) -> None:
 
 def assemble(problem: Problem, answers: tuple[Tensor, ...], device: torch.device) -> MatchResult:
     """Returns answers (assignment, objective, bound, status, iterations[, stage]) as a result on the given device."""
-    return MatchResult(problem, *(answer.to(device) for answer in answers))
+    assignment, objective, bound, status, iterations, *stage = (answer.to(device) for answer in answers)
+    return MatchResult(problem, assignment, objective, bound, status, iterations, stage[0] if stage else None)
 
 
 @dataclass(frozen=True)

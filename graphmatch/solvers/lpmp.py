@@ -134,7 +134,9 @@ class LPMP:
         complete = lawler.unmatched_cost is None
         threads = thread_count("LPMP", None)
         # Unmatched nodes are free in what lpmp_py and the repair see: their cost is part of the linear costs there.
-        assignment, _, _, status, *_ = _ops.linear_assignment(repair, extents[:, :2], None if complete else 0.0, threads)
+        assignment, _, _, status, *_ = _ops.linear_assignment(
+            repair, extents[:, :2], None if complete else 0.0, threads
+        )
         objective = _ops.lawler_objective(
             unary, quadratic, edges1, edges2, sizes, lawler.unmatched_cost, assignment, threads
         )
