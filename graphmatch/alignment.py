@@ -16,7 +16,7 @@ from graphmatch.graphs import knn_graph
 from graphmatch.layers import MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, retrieval_accuracy
 from graphmatch.released import ReleasedRecipe
-from graphmatch.solvers import DualAscent, Solver
+from graphmatch.solvers import Solver, quick_solver
 
 # Rows closer than this, relative to their length, are one text or image that was encoded twice.
 _SAME = 1e-5
@@ -58,8 +58,9 @@ class BarycenterAlignment(nn.Module):
         dim: Length d of the node features.
         k: Neighbours per node.
         barycenter: "leave_one_out" or "mean".
-        solver: Any solver for Lawler problems; None takes `DualAscent(max_gap=1e-3, max_iterations=30, on_cpu=True)`,
-            which copies costs of other devices to the CPU.
+        solver: Any solver for Lawler problems; None takes
+            `Portfolio(max_gap=1e-3, effort=0.02, max_iterations=5, on_cpu=True)`: hasty, and it copies costs of other
+            devices to the CPU.
         gradient: Any gradient estimator; None takes `IMLE(step=3.0, noise_scale=0.3)`: the noise asks for a margin, so
             that matchings that are barely right still teach.
         edge_weight: Weight of the edges in the cost; 0.5 lets both directions of an edge count once.
@@ -107,7 +108,7 @@ class BarycenterAlignment(nn.Module):
         self.dim, self.k, self.barycenter, self.edge_weight = dim, k, barycenter, edge_weight
         self.message_passing = MessagePassing(dim, dropout, residual=residual and not legacy)
         self.layer = MatchingLayer(
-            solver=DualAscent(max_gap=1e-3, max_iterations=30, on_cpu=True) if solver is None else solver,
+            solver=quick_solver() if solver is None else solver,
             gradient=IMLE(step=3.0, noise_scale=0.3) if gradient is None else gradient,
         )
         self.released = ReleasedRecipe(k) if legacy else None

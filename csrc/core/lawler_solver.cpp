@@ -34,13 +34,10 @@ Solution without_columns(const LawlerProblem<T>& problem, std::int64_t* assignme
 bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state) {
   const std::int64_t size = std::max(costs.rows, costs.columns);
   auto budget = [&](double amount) { return static_cast<std::int64_t>(std::ceil(amount * options.effort)); };
-  // Less effort makes single runs shorter, more effort makes more of them.
+  // More effort makes more runs; less effort makes fewer and shorter ones.
   const double haste = std::min(options.effort, 1.0);
-  const double care = std::max(options.effort, 1.0);
-  const std::int64_t steps = static_cast<std::int64_t>(std::ceil(kSteps * haste * static_cast<double>(size)));
-  const std::int64_t runs = static_cast<std::int64_t>(kRuns * care);
-  const std::int64_t patience = static_cast<std::int64_t>(kPatience * care);
-  const std::int64_t tighten_iterations = static_cast<std::int64_t>(std::ceil(kTightenIterations * haste));
+  const auto steps = static_cast<std::int64_t>(std::ceil(kSteps * std::sqrt(haste) * static_cast<double>(size)));
+  const auto tighten_iterations = static_cast<std::int64_t>(std::ceil(kTightenIterations * haste));
   const bool small = size <= kSmall;
   if (!search.ascend(small ? std::min(options.max_iterations, kSmallIterations) : options.max_iterations, false)) {
     return false;
@@ -53,7 +50,7 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   // A tree is worth its time where few labels are left.
   const bool few_labels = small || search.tighten(tighten_iterations, kFewLabels * costs.rows);
   if (search.branch(budget(few_labels ? kNodes : kProbeNodes))) return true;
-  search.explore(runs, steps, patience, true);
+  search.explore(budget(kRuns), steps, budget(kPatience), true);
   if (search.is_closed() || search.relative_gap() > kNarrowGap * options.effort) return true;
 
   // Most of the way is done: patience with the bound may finish the proof.

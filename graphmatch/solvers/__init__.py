@@ -7,7 +7,7 @@ from graphmatch.solvers.dual_ascent import DualAscent
 from graphmatch.solvers.fusion import Fusion
 from graphmatch.solvers.lap import LAP
 from graphmatch.solvers.lpmp import LPMP
-from graphmatch.solvers.portfolio import Portfolio
+from graphmatch.solvers.portfolio import Portfolio, quick_solver
 from graphmatch.solvers.tabu import Tabu
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "Solver",
     "Tabu",
     "WarmStartSolver",
+    "quick_solver",
 ]
