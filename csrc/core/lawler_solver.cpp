@@ -10,8 +10,9 @@ namespace {
 
 constexpr std::int64_t kSmall = 12;            // rows and columns of problems that branch and bound takes whole
 constexpr std::int64_t kSmallIterations = 20;  // of their dual ascent
+constexpr double kLarge = 64.0;                // nodes
 constexpr double kTightenIterations = 40.0;
-constexpr std::int64_t kFewLabels = 8;  // per row: the trees below are worth their time
+constexpr std::int64_t kFewLabels = 6;  // per row: the trees below are worth their time
 // Budgets at effort 1. Tabu steps are per node.
 constexpr double kFirstSteps = 10.0;  // before the proof
 constexpr double kNodes = 2000.0;
@@ -36,7 +37,9 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   auto budget = [&](double amount) { return static_cast<std::int64_t>(std::ceil(amount * options.effort)); };
   // More effort makes more runs; less effort makes fewer and shorter ones.
   const double haste = std::min(options.effort, 1.0);
-  const auto steps = static_cast<std::int64_t>(std::ceil(kSteps * std::sqrt(haste) * static_cast<double>(size)));
+  // Steps of large problems are dear: their number grows with the square root only.
+  const double nodes = std::min(static_cast<double>(size), std::sqrt(kLarge * static_cast<double>(size)));
+  const auto steps = static_cast<std::int64_t>(std::ceil(kSteps * std::sqrt(haste) * nodes));
   const auto tighten_iterations = static_cast<std::int64_t>(std::ceil(kTightenIterations * haste));
   const bool small = size <= kSmall;
   if (!search.ascend(small ? std::min(options.max_iterations, kSmallIterations) : options.max_iterations, false)) {

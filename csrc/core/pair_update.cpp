@@ -122,29 +122,24 @@ void SmallestLabels::find_next() {
   *place = std::numeric_limits<float>::infinity();
 }
 
-SparsePairUpdate::SparsePairUpdate(const PairCosts& costs) : costs_(costs) {
-  smallest_.resize(costs.stride);
-  mark_.assign(static_cast<std::size_t>(costs.stride), 0);
-}
+SparsePairUpdate::SparsePairUpdate(const PairCosts& costs) : costs_(costs) { smallest_.resize(costs.stride); }
 
 float SparsePairUpdate::minimum(std::int64_t label, const float* message, float message_unmatched,
                                 const std::int32_t* partner, const float* values, const std::int32_t* entry,
                                 std::int32_t begin, std::int32_t end) {
-  if (++stamp_ == std::numeric_limits<std::int32_t>::max()) {
-    std::fill(mark_.begin(), mark_.end(), 0);
-    stamp_ = 1;
-  }
+  const SmallestLabels::Entry first = smallest_[0];
+  bool is_taken = first.label == label;  // two rows cannot share a column
   float best = message_unmatched;
-  mark_[label] = stamp_;  // two rows cannot share a column
   for (std::int32_t e = begin; e < end; ++e) {
     const std::int32_t l = partner[e];
-    mark_[l] = stamp_;
+    is_taken |= l == first.label;
     best = std::min(best, values[entry == nullptr ? e : entry[e]] + message[l]);
   }
-  for (std::size_t rank = 0;; ++rank) {
-    const SmallestLabels::Entry& next = smallest_[rank];
+  if (!is_taken) return std::min(best, first.message);
+  for (std::size_t rank = 1;; ++rank) {
+    const SmallestLabels::Entry next = smallest_[rank];
     if (next.message >= best) return best;
-    if (mark_[next.label] != stamp_) return next.message;
+    if (next.label != label && !std::binary_search(partner + begin, partner + end, next.label)) return next.message;
   }
 }
 

@@ -65,8 +65,6 @@ class SparsePairUpdate {
 
   const PairCosts& costs_;
   SmallestLabels smallest_;
-  std::vector<std::int32_t> mark_;  // label that last listed a partner among its entries, by stamps
-  std::int32_t stamp_ = 0;
 };
 
 }  // namespace graphmatch

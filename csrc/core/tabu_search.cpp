@@ -41,7 +41,7 @@ double TabuSearch::search(const std::vector<std::int64_t>& start, std::int64_t s
   descend(start, stop);
   table_.load(best_);
   const std::int64_t size = std::max<std::int64_t>(std::min(costs_.rows, costs_.columns), 2);
-  const std::int64_t shortest = size * 9 / 10;
+  const std::int64_t shortest = size / 5;
   double value = best_value_;  // of the present matching, as the gains see it
   std::int64_t last_improvement = 0;
   std::int64_t loaded = 0;
@@ -56,7 +56,7 @@ double TabuSearch::search(const std::vector<std::int64_t>& start, std::int64_t s
     const float now = static_cast<float>(step - loaded);
     const float aspiration = static_cast<float>(best_value_ - value) - kNoise;
     const Move move = table_.best_move(now, aspiration, kBarrierTest);
-    const std::int64_t tenure = 1 + shortest + random.below(size / 2 + 1);
+    const std::int64_t tenure = 1 + shortest + random.below(size * 3 / 5 + 1);
     if (move.row < 0) continue;
     table_.apply(move, now + static_cast<float>(tenure));
     value += static_cast<double>(move.delta);
