@@ -55,9 +55,12 @@ bool is_valid(const LawlerProblem<T>& problem, double& largest) {
       if (std::isfinite(cost)) largest = std::max(largest, std::fabs(cost));
     }
   }
-  for (std::int64_t e = 0; e < problem.edge_count1; ++e) {
-    const T* costs = problem.quadratic + e * problem.quadratic_stride;
-    const double row_largest = static_cast<double>(largest_of(costs, problem.edge_count2));
+  const bool in_one_piece = problem.quadratic_stride == problem.edge_count2;
+  const std::int64_t pieces = in_one_piece ? 1 : problem.edge_count1;
+  const std::int64_t length = in_one_piece ? problem.edge_count1 * problem.edge_count2 : problem.edge_count2;
+  for (std::int64_t piece = 0; piece < pieces; ++piece) {
+    const T* costs = problem.quadratic + piece * problem.quadratic_stride;
+    const double row_largest = static_cast<double>(largest_of(costs, length));
     if (!std::isfinite(row_largest)) return false;
     largest = std::max(largest, row_largest);
   }

@@ -143,15 +143,17 @@ void PairCosts::build_pattern(CostPattern& pattern, const std::int64_t* edges, s
     bool reversed;
   };
   std::vector<Cell> cells, by_column;
-  cells.reserve(static_cast<std::size_t>(2 * edge_count));
+  cells.resize(static_cast<std::size_t>(2 * edge_count));
+  std::size_t count = 0;
   for (std::int32_t f = 0; f < edge_count; ++f) {
     const auto k = static_cast<std::int32_t>(edges[2 * f]);
     const auto l = static_cast<std::int32_t>(edges[2 * f + 1]);
     if (k == l) continue;  // joins a column with itself: never paid by two rows
-    if (forward) cells.push_back({k, l, f, false});
-    if (backward) cells.push_back({l, k, f, true});
+    if (forward) cells[count++] = {k, l, f, false};
+    if (backward) cells[count++] = {l, k, f, true};
   }
-  by_column.resize(cells.size());
+  cells.resize(count);
+  by_column.resize(count);
   std::vector<std::int32_t> place(static_cast<std::size_t>(columns + 1), 0);
   auto sort = [&](const std::vector<Cell>& from, std::vector<Cell>& to, std::int32_t Cell::* key) {
     std::fill(place.begin(), place.end(), 0);
