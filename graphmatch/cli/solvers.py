@@ -17,6 +17,7 @@ DEFAULT_SOLVER = next(iter(SOLVERS))
 _OPTIONS: dict[str, tuple[type[Any], str, str]] = {
     "time_limit": (float, "S", "seconds for the whole search"),
     "max_gap": (float, "G", "relative gap that counts as optimal"),
+    "effort": (float, "E", "factor on the budgets of the portfolio: 0.1 is hasty, 10 is thorough"),
     "max_iterations": (int, "N", "limit of iterations"),
     "seed": (int, "N", "seed of random choices"),
     "threads": (int, "N", "CPU threads"),
