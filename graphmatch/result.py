@@ -27,7 +27,7 @@ class Status(IntEnum):
 
 _TEXTS = {
     Status.OPTIMAL: "The gap is certified to be at most max_gap.",
-    Status.FEASIBLE: "The matching is valid, its gap is open: allow more effort, iterations or time to close it further.",
+    Status.FEASIBLE: "The matching is valid, its gap is open: more effort, iterations or time may close it.",
     Status.INFEASIBLE: "No matching satisfies the constraints: forbid fewer assignments or give an unmatched_cost.",
     Status.INVALID: "The costs or edges break the problem's contract.",
 }

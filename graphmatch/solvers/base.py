@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -68,13 +69,6 @@ def thread_count(where: str, threads: int | None) -> int:
     return threads
 
 
-def check_budget(where: str, time_limit: float | None, max_gap: float) -> None:
-    """Checks the options that every iterative solver has."""
-    if time_limit is not None:
-        _check.option(where, "time_limit", time_limit, time_limit > 0, "be positive seconds", "None is no limit.")
-    _check.option(where, "max_gap", max_gap, 0 <= max_gap < torch.inf, "be at least 0", "1e-6 is the default.")
-
-
 def assemble(problem: Problem, answers: tuple[Tensor, ...], device: torch.device) -> MatchResult:
     """Returns answers (assignment, objective, bound, status, iterations[, stage]) as a result on the given device."""
     assignment, objective, bound, status, iterations, *stage = (answer.to(device) for answer in answers)
@@ -83,7 +77,7 @@ def assemble(problem: Problem, answers: tuple[Tensor, ...], device: torch.device
 
 @dataclass(frozen=True)
 class LawlerCall:
-    """One call of a native method for Lawler problems: what its solver class has to say.
+    """What a solver class asks of the native solver of Lawler problems.
 
     Args:
         method: One of the numbers in `_ops`.
@@ -103,52 +97,73 @@ class LawlerCall:
     effort: float = 1.0
     seed: int = 0
 
-    def solve(
-        self,
-        where: str,
-        problem: Problem,
-        state: SolverState | None,
-        *,
-        max_gap: float,
-        time_limit: float | None,
-        threads: int | None,
-        keep_state: bool,
-        on_cpu: bool,
-    ) -> MatchResult:
+
+@dataclass(frozen=True, kw_only=True)
+class LawlerSolver(ABC):
+    """What all native solvers of sparse quadratic problems have in common; each of them describes the options."""
+
+    max_gap: float = 1e-6
+    time_limit: float | None = None
+    threads: int | None = None
+    keep_state: bool = True
+    on_cpu: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        where = type(self).__name__
+        if self.time_limit is not None:
+            positive = self.time_limit > 0
+            _check.option(where, "time_limit", self.time_limit, positive, "be positive seconds", "None is no limit.")
+        _check.option(where, "max_gap", self.max_gap, 0 <= self.max_gap < torch.inf, "be at least 0", "Try 1e-6.")
+
+    @abstractmethod
+    def call(self) -> LawlerCall:
+        """Returns the native call of this solver."""
+
+    def solve(self, problem: Problem) -> MatchResult:
         """Returns matchings and bounds; dense problems are solved as Lawler problems."""
+        return self._solve(problem, None)
+
+    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
+        """Returns the same, starting from the state of an earlier solve of problems on the same graphs."""
+        return self._solve(problem, state)
+
+    def _solve(self, problem: Problem, state: SolverState | None) -> MatchResult:
+        where = type(self).__name__
         if isinstance(problem, KoopmansBeckmannProblem):
             lawler = problem.to_lawler()
         else:
             lawler = take_kind(where, problem, LawlerProblem, "Use LAP for linear costs.")
-        count = thread_count(where, threads)
-        _check.memory(where, _working_bytes(lawler, count), "Use fewer edges, smaller graphs or fewer threads.")
+        threads = thread_count(where, self.threads)
+        _check.memory(where, _working_bytes(lawler, threads), "Use fewer edges, smaller graphs or fewer threads.")
         device = lawler.unary_costs.device
         warm: tuple[Tensor | None, ...] = (None, None, None, None)
         if state is not None:
             check_state(where, state, lawler)
             warm = tuple(value.cpu() for value in (state.messages, state.potentials, state.scale, state.matching))
+        call = self.call()
         *answers, messages, potentials, scale = _ops.lawler_solve(
-            host_costs(where, lawler.unary_costs, on_cpu),
-            host_costs(where, lawler.quadratic_costs, on_cpu),
+            host_costs(where, lawler.unary_costs, self.on_cpu),
+            host_costs(where, lawler.quadratic_costs, self.on_cpu),
             lawler.edges1.cpu(),
             lawler.edges2.cpu(),
             None if lawler.sizes is None else lawler.sizes.cpu(),
             lawler.unmatched_cost,
-            self.method,
-            self.max_iterations,
-            self.runs,
-            self.steps,
-            self.max_nodes,
-            self.effort,
-            max_gap,
-            self.seed,
-            time_limit,
-            count,
+            call.method,
+            call.max_iterations,
+            call.runs,
+            call.steps,
+            call.max_nodes,
+            call.effort,
+            self.max_gap,
+            call.seed,
+            self.time_limit,
+            threads,
             *warm,
-            keep_state,
+            self.keep_state,
         )
         result = assemble(problem, tuple(answers), device)
-        if not keep_state:
+        if not self.keep_state:
             return result
         kept = (messages.to(device), potentials.to(device), scale.to(device))
         return replace(result, state=SolverState(result.assignment, *kept))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphmatch import _check, _ops
-from graphmatch.problem import Problem
-from graphmatch.result import MatchResult, SolverState
-from graphmatch.solvers.base import LawlerCall, check_budget
+from graphmatch.solvers.base import LawlerCall, LawlerSolver
 
 
 @dataclass(frozen=True)
-class BranchAndBound:
+class BranchAndBound(LawlerSolver):
     """Exact solver for sparse quadratic problems: branch and bound on costs that the dual ascent has re-parametrised.
 
     The dual ascent gives a bound and non-negative remaining costs; labels that no better matching can use are removed;
@@ -44,11 +42,6 @@ class BranchAndBound:
 
     max_nodes: int = 1_000_000
     max_iterations: int = 200
-    max_gap: float = 1e-6
-    time_limit: float | None = None
-    threads: int | None = None
-    keep_state: bool = True
-    on_cpu: bool = False
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -56,24 +49,8 @@ class BranchAndBound:
         _check.option(where, "max_nodes", self.max_nodes, self.max_nodes >= 1, "be at least 1", "Try a million.")
         iterations = self.max_iterations
         _check.option(where, "max_iterations", iterations, iterations >= 1, "be at least 1", "200 is the default.")
-        check_budget(where, self.time_limit, self.max_gap)
+        super().__post_init__()
 
-    def solve(self, problem: Problem) -> MatchResult:
-        """Returns matchings and bounds; dense problems are solved as Lawler problems."""
-        return self._solve(None, problem)
-
-    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
-        """Returns the same, starting from the state of an earlier solve of problems on the same graphs."""
-        return self._solve(state, problem)
-
-    def _solve(self, state: SolverState | None, problem: Problem) -> MatchResult:
-        return LawlerCall(_ops.BRANCH_AND_BOUND, max_iterations=self.max_iterations, max_nodes=self.max_nodes).solve(
-            "BranchAndBound",
-            problem,
-            state,
-            max_gap=self.max_gap,
-            time_limit=self.time_limit,
-            threads=self.threads,
-            keep_state=self.keep_state,
-            on_cpu=self.on_cpu,
-        )
+    def call(self) -> LawlerCall:
+        """Returns the native call of this solver."""
+        return LawlerCall(_ops.BRANCH_AND_BOUND, max_iterations=self.max_iterations, max_nodes=self.max_nodes)

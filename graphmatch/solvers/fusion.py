@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphmatch import _check, _ops
-from graphmatch.problem import Problem
-from graphmatch.result import MatchResult, SolverState
-from graphmatch.solvers.base import LawlerCall, check_budget
+from graphmatch.solvers.base import LawlerCall, LawlerSolver
 
 
 @dataclass(frozen=True)
-class Fusion:
+class Fusion(LawlerSolver):
     """Solver for sparse quadratic problems: proposals fused into an incumbent, which never gets worse.
 
     Each generation draws a proposal (a linear assignment of noisy costs, or the incumbent perturbed), improves it by
@@ -43,34 +41,13 @@ class Fusion:
 
     generations: int = 100
     seed: int = 0
-    max_gap: float = 1e-6
-    time_limit: float | None = None
-    threads: int | None = None
-    keep_state: bool = True
-    on_cpu: bool = False
 
     def __post_init__(self) -> None:
         """Checks the options."""
         where = "Fusion"
         _check.option(where, "generations", self.generations, self.generations >= 1, "be at least 1", "Try 100.")
-        check_budget(where, self.time_limit, self.max_gap)
+        super().__post_init__()
 
-    def solve(self, problem: Problem) -> MatchResult:
-        """Returns matchings and bounds; dense problems are solved as Lawler problems."""
-        return self._solve(None, problem)
-
-    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
-        """Returns the same, starting from the state of an earlier solve of problems on the same graphs."""
-        return self._solve(state, problem)
-
-    def _solve(self, state: SolverState | None, problem: Problem) -> MatchResult:
-        return LawlerCall(_ops.FUSION, runs=self.generations, seed=self.seed).solve(
-            "Fusion",
-            problem,
-            state,
-            max_gap=self.max_gap,
-            time_limit=self.time_limit,
-            threads=self.threads,
-            keep_state=self.keep_state,
-            on_cpu=self.on_cpu,
-        )
+    def call(self) -> LawlerCall:
+        """Returns the native call of this solver."""
+        return LawlerCall(_ops.FUSION, runs=self.generations, seed=self.seed)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphmatch import _check, _ops
-from graphmatch.problem import Problem
-from graphmatch.result import MatchResult, SolverState
-from graphmatch.solvers.base import LawlerCall, check_budget
+from graphmatch.solvers.base import LawlerCall, LawlerSolver
 
 
 @dataclass(frozen=True)
-class Portfolio:
+class Portfolio(LawlerSolver):
     """Solver for sparse quadratic problems: dual ascent, tabu search, branch and bound and fusion, problem by problem.
 
     The dual ascent comes first and certifies structured problems within a few iterations. What is left open gets a
@@ -49,11 +47,6 @@ class Portfolio:
     effort: float = 1.0
     max_iterations: int = 200
     seed: int = 0
-    max_gap: float = 1e-6
-    time_limit: float | None = None
-    threads: int | None = None
-    keep_state: bool = True
-    on_cpu: bool = False
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -61,27 +54,11 @@ class Portfolio:
         _check.option(where, "effort", self.effort, 0 < self.effort <= 1e6, "lie in (0, 1e6]", "1.0 is the default.")
         iterations = self.max_iterations
         _check.option(where, "max_iterations", iterations, iterations >= 1, "be at least 1", "200 is the default.")
-        check_budget(where, self.time_limit, self.max_gap)
+        super().__post_init__()
 
-    def solve(self, problem: Problem) -> MatchResult:
-        """Returns matchings and bounds; dense problems are solved as Lawler problems."""
-        return self._solve(None, problem)
-
-    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
-        """Returns the same, starting from the state of an earlier solve of problems on the same graphs."""
-        return self._solve(state, problem)
-
-    def _solve(self, state: SolverState | None, problem: Problem) -> MatchResult:
-        return LawlerCall(_ops.PORTFOLIO, max_iterations=self.max_iterations, effort=self.effort, seed=self.seed).solve(
-            "Portfolio",
-            problem,
-            state,
-            max_gap=self.max_gap,
-            time_limit=self.time_limit,
-            threads=self.threads,
-            keep_state=self.keep_state,
-            on_cpu=self.on_cpu,
-        )
+    def call(self) -> LawlerCall:
+        """Returns the native call of this solver."""
+        return LawlerCall(_ops.PORTFOLIO, max_iterations=self.max_iterations, effort=self.effort, seed=self.seed)
 
 
 def quick_solver() -> Portfolio:

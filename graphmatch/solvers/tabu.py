@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphmatch import _check, _ops
-from graphmatch.problem import Problem
-from graphmatch.result import MatchResult, SolverState
-from graphmatch.solvers.base import LawlerCall, check_budget
+from graphmatch.solvers.base import LawlerCall, LawlerSolver
 
 
 @dataclass(frozen=True)
-class Tabu:
+class Tabu(LawlerSolver):
     """Solver for sparse quadratic problems without structure: tabu search with restarts.
 
     The first run starts from the rounding of one iteration of the dual ascent, the others from perturbed matchings and
@@ -45,35 +43,14 @@ class Tabu:
     steps: int = 5000
     restarts: int = 4
     seed: int = 0
-    max_gap: float = 1e-6
-    time_limit: float | None = None
-    threads: int | None = None
-    keep_state: bool = True
-    on_cpu: bool = False
 
     def __post_init__(self) -> None:
         """Checks the options."""
         where = "Tabu"
         _check.option(where, "steps", self.steps, self.steps >= 1, "be at least 1", "5000 is the default.")
         _check.option(where, "restarts", self.restarts, self.restarts >= 1, "be at least 1", "4 is the default.")
-        check_budget(where, self.time_limit, self.max_gap)
+        super().__post_init__()
 
-    def solve(self, problem: Problem) -> MatchResult:
-        """Returns matchings and bounds; dense problems are solved as Lawler problems."""
-        return self._solve(None, problem)
-
-    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
-        """Returns the same, starting from the state of an earlier solve of problems on the same graphs."""
-        return self._solve(state, problem)
-
-    def _solve(self, state: SolverState | None, problem: Problem) -> MatchResult:
-        return LawlerCall(_ops.TABU, runs=self.restarts, steps=self.steps, seed=self.seed).solve(
-            "Tabu",
-            problem,
-            state,
-            max_gap=self.max_gap,
-            time_limit=self.time_limit,
-            threads=self.threads,
-            keep_state=self.keep_state,
-            on_cpu=self.on_cpu,
-        )
+    def call(self) -> LawlerCall:
+        """Returns the native call of this solver."""
+        return LawlerCall(_ops.TABU, runs=self.restarts, steps=self.steps, seed=self.seed)
