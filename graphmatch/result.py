@@ -49,7 +49,7 @@ class SolverState:
     """Where a solver stopped: pass it to the next `solve` of problems on the same graphs, whatever their costs.
 
     The duals are feasible for any costs, so the bounds of the next solve hold as always; they are useful for costs that
-    are close. A problem whose old matching is still optimal is certified in one iteration.
+    are close: a problem that the dual ascent certified, and whose old matching is still optimal, takes one iteration.
 
     Attributes:
         matching: (b, n1) int64, the matchings found.

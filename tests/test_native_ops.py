@@ -149,9 +149,7 @@ def test_the_core_refuses_what_the_problem_classes_would(make_problem: Callable)
         assert bound.isnan().all()
     oversized = torch.tensor([[9, 9, 9, 9]])
     with pytest.raises(ValueError, match="sizes of problem 0 must fit into the padded batch"):
-        _ops.lawler_solve(
-            unary, quadratic, edges1, edges2, oversized, None, *options(), None, None, None, None, False
-        )
+        _ops.lawler_solve(unary, quadratic, edges1, edges2, oversized, None, *options(), None, None, None, None, False)
     with pytest.raises(ValueError, match="sizes of problem 0 must fit into the padded batch"):
         _ops.linear_assignment(unary, torch.tensor([[9, 9]]), None, 1)
     result = gm.solve(problem)

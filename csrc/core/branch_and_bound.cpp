@@ -8,8 +8,10 @@ namespace graphmatch {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kForbidden = 1e30;
-constexpr double kForbiddenTest = 1e29;
+// Far above any sum of float messages: a label must not look forbidden because its duals are off.
+constexpr double kForbidden = 1e200;
+constexpr double kForbiddenTest = 1e199;
+constexpr double kLargestTree = 512e6;  // bytes
 constexpr std::int64_t kDoubleLanes = 8;
 
 typedef double DoubleLanes __attribute__((vector_size(64), aligned(64)));
@@ -50,6 +52,7 @@ BranchAndBound::BranchAndBound(const DualAscent& dual)
 
 void BranchAndBound::build_gains() {
   const std::int64_t columns = costs_.columns;
+  depth_limit_ = static_cast<std::int64_t>(kLargestTree / (8.0 * static_cast<double>(rows_ * width_)));
   gain_.resize(rows_ + 1);
   gain_[0].assign(rows_ * width_, kForbidden);
   children_.resize(rows_ + 1);
@@ -147,7 +150,7 @@ void BranchAndBound::descend(std::int64_t depth, double paid) {
     open_bound_ = std::min(open_bound_, bound);
     return;
   }
-  if (++node_count_ > node_limit_ || (node_count_ % 64 == 0 && stop_->requested())) {
+  if (++node_count_ > node_limit_ || depth >= depth_limit_ || (node_count_ % 64 == 0 && stop_->requested())) {
     finished_ = false;
     open_bound_ = std::min(open_bound_, bound);
     return;

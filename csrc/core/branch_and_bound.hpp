@@ -73,7 +73,8 @@ class BranchAndBound {
   double margin_ = 0.0;  // rounding of all sums
   double threshold_ = 0.0;
   double slack_ = 0.0;
-  double open_bound_ = 0.0;  // smallest bound of what was cut, left open or reached
+  double open_bound_ = 0.0;       // smallest bound of what was cut, left open or reached
+  std::int64_t depth_limit_ = 0;  // by memory
   std::int64_t node_limit_ = 0;
   std::int64_t node_count_ = 0;
   bool finished_ = true;

@@ -7,6 +7,7 @@
 namespace graphmatch {
 namespace {
 
+constexpr float kLargestDual = 1e3f;  // taken from an earlier solve, in stored units
 constexpr float kForbidden = std::numeric_limits<float>::infinity();
 
 // Full matrices as long as they are small, or so full that skipping zeros gains nothing.
@@ -72,10 +73,10 @@ bool DualAscent::load(const DualState& state) {
   const float factor = static_cast<float>(*state.scale / costs_.scale);
   const std::int64_t columns = costs_.columns;
   const std::int64_t stride = costs_.stride;
-  // Any finite number will do: the bound is feasible for all of them. Anything else would poison it.
+  // The bound is feasible for any numbers, but duals far larger than the costs only cost digits.
   auto take = [factor](float stored, float& message) {
     const float value = stored * factor;
-    if (message < kBarrierTest) message = std::fabs(value) < kBarrierTest ? value : 0.0f;
+    if (message < kBarrierTest) message = std::fabs(value) < kLargestDual ? value : 0.0f;
   };
   for (std::size_t p = 0; p < costs_.pairs.size(); ++p) {
     const float* first = state.messages + 2 * static_cast<std::int64_t>(p) * (state.columns + 1);

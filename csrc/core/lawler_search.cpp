@@ -84,7 +84,9 @@ bool LawlerSearch::fits(const std::int64_t* assignment) const {
 
 void LawlerSearch::warm_start(const DualState& state, const std::int64_t* assignment) {
   if (!dual_.load(state) || !fits(assignment)) return;
-  offer(std::vector<std::int64_t>(assignment, assignment + costs_.rows), Stage::kWarmStart);
+  std::vector<std::int64_t> matching(assignment, assignment + costs_.rows);
+  for (std::int64_t& column : matching) column = std::max<std::int64_t>(column, -1);
+  offer(matching, Stage::kWarmStart);
 }
 
 bool LawlerSearch::ascend(std::int64_t max_iterations, bool patient) {

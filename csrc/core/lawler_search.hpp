@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "core/branch_and_bound.hpp"
@@ -46,6 +47,9 @@ class LawlerSearch {
 
   // Searches the tree below the duals within `nodes` nodes. True when it got to the end.
   bool branch(std::int64_t nodes);
+
+  // Duals of a problem without some of its labels are no start for another.
+  bool has_eliminated() const { return eliminated_ < std::numeric_limits<double>::infinity(); }
 
   // After eliminations no matching is left among the remaining labels: only the eliminated ones bound the optimum.
   void close() { bound_ = std::max(bound_, eliminated_); }

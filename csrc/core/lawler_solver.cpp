@@ -58,6 +58,7 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
 
   // Most of the way is done: patience with the bound may finish the proof.
   if (search.ascend(budget(kPatientIterations), true)) {
+    if (!search.has_eliminated()) search.dual().save(state);
     search.tighten(tighten_iterations, costs.rows * costs.columns);
     search.branch(budget(kNodes));
   } else {

@@ -176,18 +176,27 @@ def check_state(where: str, state: SolverState, problem: LawlerProblem) -> None:
             _check.message(where, "state", "be a SolverState", _check.describe(state), "Pass result.state.")
         )
     batch, n1, n2 = problem.unary_costs.shape
-    expected = {"matching": (torch.int64, n1), "potentials": (torch.float32, n2), "messages": (torch.float32, n2 + 1)}
-    for name, (dtype, width) in expected.items():
+    expected = {
+        "scale": (torch.float64, 1, None),
+        "matching": (torch.int64, 2, n1),
+        "potentials": (torch.float32, 2, n2),
+        "messages": (torch.float32, 3, n2 + 1),
+    }
+    count = state.scale.shape[0] if isinstance(state.scale, Tensor) and state.scale.ndim else -1
+    for name, (dtype, axes, width) in expected.items():
         value = getattr(state, name)
-        if value.dtype != dtype or value.shape[-1] != width:
-            rule = f"be one of problems with n1 = {n1}, n2 = {n2}"
+        fits = isinstance(value, Tensor) and value.dtype == dtype and value.ndim == axes and value.shape[0] == count
+        if not fits or (width is not None and value.shape[-1] != width):
+            rule = f"be that of {max(count, 0)} problems with n1 = {n1}, n2 = {n2}"
             raise ValueError(
                 _check.message(where, f"state.{name}", rule, _check.describe(value), "Solve without a state first.")
             )
-    count = state.scale.shape[0]
-    if count == 0 and batch == 0:
-        return
-    if count == 0 or batch % count:
+    if state.messages.shape[1] % 2:
+        rule = "have two rows per pair"
+        raise ValueError(
+            _check.message(where, "state.messages", rule, state.messages.shape[1], "Solve without a state first.")
+        )
+    if (count == 0 and batch > 0) or (count > 0 and batch % count):
         rule = f"have a batch size that divides {batch}"
         raise ValueError(_check.message(where, "state", rule, count, "Pass the state of the same problems."))
 
@@ -199,4 +208,5 @@ def _working_bytes(problem: LawlerProblem, threads: int) -> int:
     entries = min(2 * problem.quadratic_costs.shape[2], n2 * (n2 - 1))
     stride = -(-n2 // 16) * 16
     tables = min(pairs * n2 * stride * 4, 256_000_000)
-    return min(threads, batch) * (tables + pairs * (entries + 4 * stride) * 4 + 24 * n1 * (n1 + stride))
+    tree = min(8 * n1 * n1 * (n2 + 8), 512_000_000)
+    return min(threads, batch) * (tables + tree + pairs * (entries + 4 * stride) * 4 + 24 * n1 * (n1 + stride))
