@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(
     ("batch", "n", "e", "solver"),
     [
-        (100_000, 24, 120, "gm.Portfolio(max_gap=0.0, threads=2)"),
+        (20_000, 24, 120, "gm.Portfolio(max_gap=0.0, threads=2)"),
         (2, 150, 900, "gm.Portfolio(max_gap=0.0, effort=1e5, threads=1)"),
         (2, 90, 700, "gm.Tabu(steps=10**9, threads=2)"),
         (2, 60, 300, "gm.Fusion(generations=10**9, threads=1)"),
@@ -99,7 +100,7 @@ def test_ctrl_c_stops_a_long_solve(batch: int, n: int, e: int, solver: str):
 
 FORKED = """
 import os, torch, graphmatch as gm
-torch.set_num_threads(1)
+torch.set_num_threads({torch_threads})
 problem = gm.LinearProblem(torch.rand(8, 6, 6, generator=torch.Generator().manual_seed(0)))
 expected = gm.solve(problem, gm.LAP(threads=4)).objective
 child = os.fork()
@@ -112,8 +113,26 @@ assert torch.equal(gm.solve(problem, gm.LAP(threads=4)).objective, expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_works_after_a_fork():
-    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60)
+@pytest.mark.parametrize("torch_threads", [1, 4], ids=["own_pool", "team_of_torch"])
+def test_works_after_a_fork(torch_threads: int):
+    subprocess.run([sys.executable, "-c", FORKED.format(torch_threads=torch_threads)], check=True, timeout=60)
+
+
+def test_threads_of_any_caller_and_any_team_agree(make_problem: Make):
+    problem = make_problem("lawler", 14, batch=64, n1=9, n2=9, e1=30, e2=30)
+    expected = gm.solve(problem, gm.Portfolio(threads=1))
+    before = torch.get_num_threads()
+    try:
+        for team in (1, 3, 4):
+            torch.set_num_threads(team)
+            with ThreadPoolExecutor(4) as callers:
+                results = list(callers.map(lambda count: gm.solve(problem, gm.Portfolio(threads=count)), [3, 4] * 8))
+            results.append(gm.solve(problem))
+            for result in results:
+                assert torch.equal(result.assignment, expected.assignment)
+                assert torch.equal(result.lower_bound, expected.lower_bound)
+    finally:
+        torch.set_num_threads(before)
 
 
 ERROR_FORM = r"^\S.*: .+ must .+; got .+\. \S.*\.$"

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "bindings/lawler_arguments.hpp"
+#include "bindings/openmp.hpp"
 #include "bindings/thread_pool.hpp"
 #include "core/lawler.hpp"
 #include "core/lawler_solver.hpp"
@@ -177,6 +178,7 @@ void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t colum
 PYBIND11_MODULE(_native_cpu, module) {
   module.doc() = "CPU core of graphmatch. Private: call it through graphmatch._ops.";
 
+  OpenMp::instance();  // before anybody forks
   bind_lawler_arguments(module);
 
   py::class_<LawlerOptions>(module, "LawlerOptions")

@@ -1,4 +1,5 @@
-// One pool of worker threads for the process, shared by all calls from all Python threads.
+// Runs tasks on several threads: those of OpenMP where they are at hand, else a pool of the process's own, shared by
+// all calls from all Python threads.
 #pragma once
 
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include <thread>
 #include <utility>
 
+#include "bindings/openmp.hpp"
 #include "core/stop.hpp"
 
 namespace graphmatch {
@@ -40,10 +42,19 @@ class ThreadPool {
   void run(std::int64_t count, std::int64_t threads, Stop& stop, const std::function<void(std::int64_t)>& task) {
     auto job = std::make_shared<Job>(count, stop, task);
     const std::int64_t helpers = std::min(threads, count) - 1;
-    if (helpers > 0) enlist(job, helpers);
-    job->work();
-    // Wakes up now and then so that the owner's poll can see an interrupt.
-    while (!job->wait_for(std::chrono::milliseconds(20))) stop.requested();
+    auto lead = [&] {
+      job->work();
+      // Wakes up now and then so that the owner's poll can see an interrupt.
+      while (!job->wait_for(std::chrono::milliseconds(20))) stop.requested();
+    };
+    const OpenMp& openmp = OpenMp::instance();
+    if (helpers > 0 && openmp.has_team_of(threads)) {
+      const std::thread::id caller = std::this_thread::get_id();
+      openmp.run(threads, [&] { std::this_thread::get_id() == caller ? lead() : job->work(); });
+    } else {
+      if (helpers > 0) enlist(job, helpers);
+      lead();
+    }
     // Taken out of the job: a worker that is late to let go of the job must not be the one to destroy the exception.
     if (const std::exception_ptr error = job->take_error()) std::rethrow_exception(error);
   }
