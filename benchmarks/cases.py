@@ -13,27 +13,31 @@ import graphmatch as gm
 
 @dataclass(frozen=True)
 class Instance:
-    """One sparse quadratic problem in numpy; nodes may stay unmatched at cost 0.
+    """One sparse quadratic problem in numpy.
 
     Attributes:
         unary_costs: (n1, n2) float64.
         quadratic_costs: (e1, e2) float64.
         edges1: (e1, 2) int64.
         edges2: (e2, 2) int64.
+        complete: Whether every node of graph 1 must be matched; otherwise it may stay unmatched at cost 0.
     """
 
     unary_costs: np.ndarray
     quadratic_costs: np.ndarray
     edges1: np.ndarray
     edges2: np.ndarray
+    complete: bool = False
 
     def objective(self, assignment: np.ndarray) -> float:
         """Evaluates an assignment (n1,), -1 = unmatched: one judge for all solvers, independent of them.
 
         Raises:
-            ValueError: If two nodes share a partner.
+            ValueError: If two nodes share a partner, or one has none and needs one.
         """
         matched = np.flatnonzero(assignment >= 0)
+        if self.complete and len(matched) < len(assignment):
+            raise ValueError(f"Instance: every node must be matched; got {assignment.tolist()}. Its solver is wrong.")
         if len(np.unique(assignment[matched])) != len(matched):
             raise ValueError(f"Instance: assignment must be injective; got {assignment.tolist()}. Its solver is wrong.")
         # An unmatched end has the image -1, which no edge of graph 2 has.
@@ -48,7 +52,7 @@ class Instance:
 
     def problem(self) -> gm.LawlerProblem:
         """Returns the instance as a batch of one problem."""
-        return gm.LawlerProblem(*self.tensors(), unmatched_cost=0.0)
+        return gm.LawlerProblem(*self.tensors(), unmatched_cost=None if self.complete else 0.0)
 
 
 def exgra_instance(nodes: int, noise: float, seed: int, neighbours: int = 5, dim: int = 64) -> Instance:
@@ -72,6 +76,19 @@ def exgra_instance(nodes: int, noise: float, seed: int, neighbours: int = 5, dim
     edges_alike = _cosines(_differences(view1, edges1), _differences(view2, edges2))
     quadratic = 0.5 * (0.5 - (edges_alike + rng.gumbel(0, 0.05, edges_alike.shape)))
     return Instance(unary, quadratic, edges1, edges2)
+
+
+def unstructured_instance(nodes: int, seed: int, density: int = 3) -> Instance:
+    """Draws one instance of the family "unstructured": two random directed graphs, normal costs, complete matchings.
+
+    Each graph has `density * nodes` edges, drawn without replacement; nothing relates one graph to the other. The order
+    of the draws is part of the definition.
+    """
+    rng = np.random.default_rng(7 * nodes + seed)
+    pairs = np.argwhere(~np.eye(nodes, dtype=bool))
+    edges1, edges2 = (pairs[np.sort(rng.choice(len(pairs), density * nodes, replace=False))] for _ in range(2))
+    unary = rng.normal(size=(nodes, nodes))
+    return Instance(unary, rng.normal(size=(len(edges1), len(edges2))), edges1, edges2, complete=True)
 
 
 def exgra_batch(nodes: int, noise: float, seeds: range, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -23,10 +23,12 @@ def installed(package: str) -> bool:
 def build_pylibmgm(instance: Instance) -> Any:
     """Returns the model that pylibmgm solves: it wants one Python call per assignment and per pair of assignments.
 
-    A pair of assignments may come from several pairs of edges; pylibmgm takes each once, so their costs are summed.
+    A pair of assignments may come from several pairs of edges; pylibmgm takes each once, so their costs are summed. It
+    knows partial matchings only: where all nodes must be matched, each match earns more than leaving it out can save.
     """
     mgm = importlib.import_module("pylibmgm")
     n1, n2 = instance.unary_costs.shape
+    reward = 1.0 + 2.0 * _largest_influence(instance) if instance.complete else 0.0
     start, end = (instance.edges1[:, None, side] * n2 + instance.edges2[None, :, side] for side in (0, 1))
     codes = np.minimum(start, end) * (n1 * n2) + np.maximum(start, end)
     pairs, place = np.unique(codes.ravel(), return_inverse=True)
@@ -34,10 +36,16 @@ def build_pylibmgm(instance: Instance) -> Any:
     first, second = np.divmod(pairs, n1 * n2)
     model = mgm.GmModel(mgm.Graph(0, n1), mgm.Graph(1, n2), n1 * n2, len(pairs))
     for (node1, node2), cost in np.ndenumerate(instance.unary_costs):
-        model.add_assignment(node1, node2, cost)
+        model.add_assignment(node1, node2, cost - reward)
     for pair in zip(first.tolist(), second.tolist(), costs.tolist(), strict=True):
         model.add_edge(*pair)
     return model
+
+
+def _largest_influence(instance: Instance) -> float:
+    """The most that one node of graph 1 and the edges at it can cost or save."""
+    degrees = np.bincount(instance.edges1.ravel(), minlength=len(instance.unary_costs))
+    return float(np.abs(instance.unary_costs).max() + degrees.max() * np.abs(instance.quadratic_costs).max())
 
 
 def solve_pylibmgm(model: Any) -> np.ndarray:
