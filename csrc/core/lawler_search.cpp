@@ -9,12 +9,12 @@ namespace graphmatch {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr std::int64_t kStallWindow = 10;       // iterations between two looks at the bound's progress
+constexpr std::int64_t kStallWindow = 5;        // iterations between two looks at the bound's progress
 constexpr double kHurried = 15.0;               // windows that a rate of progress is trusted to last
-constexpr double kPatient = 200.0;              // the same when there is nothing better to do
+constexpr double kPatient = 400.0;              // the same when there is nothing better to do
 constexpr std::int64_t kCertificateWindow = 5;  // iterations between two failed certificates
 constexpr double kWorthwhile = 0.1;             // share of the gap that another round of elimination has to close
-constexpr std::int64_t kEagerRoundings = 3;     // iterations that improve every new rounding
+constexpr std::int64_t kFirstDescent = 3;       // iteration: structured problems are closed by then
 
 // Ends the ascent when the bound, at the rate of the last window, would not close the gap within the budget.
 class StallTest {
@@ -44,8 +44,6 @@ LawlerSearch::LawlerSearch(const PairCosts& costs, std::function<double(const st
       random_(seed),
       stop_(stop),
       dual_(costs),
-      tabu_(costs),
-      fusion_(costs),
       value_(kInfinity),
       bound_(-kInfinity),
       eliminated_(kInfinity) {}
@@ -57,6 +55,16 @@ bool LawlerSearch::closes(double bound) const {
 double LawlerSearch::allowed_gap() const { return max_gap_ * std::fmax(std::fabs(value_), costs_.largest_cost); }
 
 double LawlerSearch::proof_slack() const { return 0.5 * max_gap_ * std::fabs(value_); }
+
+TabuSearch& LawlerSearch::tabu() {
+  if (!tabu_) tabu_.emplace(costs_);
+  return *tabu_;
+}
+
+Fusion& LawlerSearch::fusion() {
+  if (!fusion_) fusion_.emplace(costs_);
+  return *fusion_;
+}
 
 bool LawlerSearch::offer(const std::vector<std::int64_t>& matching, Stage stage) {
   const double value = evaluate_(matching.data());
@@ -97,15 +105,15 @@ bool LawlerSearch::ascend(std::int64_t max_iterations, bool patient) {
     ++iterations_;
     if (!dual_.iterate()) return false;
     const double bound = dual_.approximate_bound();
-    const bool fresh = dual_.rounded() != last_rounded_;
-    const bool in_turn = iteration <= kEagerRoundings || iteration % kCertificateWindow == 0 || best_.empty();
-    if (fresh && in_turn && !closes(bound)) {
-      last_rounded_ = dual_.rounded();
-      tabu_.descend(last_rounded_, stop_);
-      offer(tabu_.best(), Stage::kDualAscent);
-    }
+    const bool in_turn = iteration == kFirstDescent || iteration % kCertificateWindow == 0;
+    if (iteration <= kFirstDescent || in_turn) offer(dual_.rounded(), Stage::kDualAscent);
     const bool last = iteration >= max_iterations || stop_.requested() ||
                       stall.stalled(iteration, max_iterations, bound, value_ - bound);
+    if (in_turn && !closes(bound) && dual_.rounded() != last_rounded_) {
+      last_rounded_ = dual_.rounded();
+      tabu().descend(last_rounded_, stop_);
+      offer(tabu().best(), Stage::kDualAscent);
+    }
     if (last || (closes(bound) && iteration >= next_certificate)) {
       raise_bound(dual_.certified_bound());
       if (last || is_closed()) return true;
@@ -173,12 +181,12 @@ void LawlerSearch::explore(std::int64_t runs, std::int64_t steps, std::int64_t p
     std::vector<std::int64_t> start = best_;
     if (run % 2 == 1) start = perturbed(best_, std::max<std::int64_t>(costs_.rows / 3, 2));
     if (run > 0 && run % 2 == 0) start = noisy_matching(1.0f);
-    tabu_.search(start, steps, steps, goal, random_, stop_);
-    const std::vector<std::int64_t> found = tabu_.best();
+    tabu().search(start, steps, steps, goal, random_, stop_);
+    const std::vector<std::int64_t> found = tabu().best();
     if (!offer(found, Stage::kTabu) && fuse) {
-      fusion_.fuse(best_, found);
-      tabu_.descend(fusion_.result(), stop_);
-      offer(tabu_.best(), Stage::kFusion);
+      fusion().fuse(best_, found);
+      tabu().descend(fusion().result(), stop_);
+      offer(tabu().best(), Stage::kFusion);
     }
     idle = value_ < before ? 0 : idle + 1;
   }
@@ -187,12 +195,12 @@ void LawlerSearch::explore(std::int64_t runs, std::int64_t steps, std::int64_t p
 void LawlerSearch::fuse_generations(std::int64_t generations) {
   for (std::int64_t generation = 0; generation < generations && !is_closed() && !stop_.requested(); ++generation) {
     const bool from_noise = generation % 2 == 0;
-    tabu_.descend(from_noise ? noisy_matching(1.0f) : perturbed(best_, std::max<std::int64_t>(costs_.rows / 2, 2)),
-                  stop_);
-    if (offer(tabu_.best(), Stage::kFusion)) continue;
-    fusion_.fuse(best_, tabu_.best());
-    tabu_.descend(fusion_.result(), stop_);
-    offer(tabu_.best(), Stage::kFusion);
+    tabu().descend(from_noise ? noisy_matching(1.0f) : perturbed(best_, std::max<std::int64_t>(costs_.rows / 2, 2)),
+                   stop_);
+    if (offer(tabu().best(), Stage::kFusion)) continue;
+    fusion().fuse(best_, tabu().best());
+    tabu().descend(fusion().result(), stop_);
+    offer(tabu().best(), Stage::kFusion);
   }
 }
 

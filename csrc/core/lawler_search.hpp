@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "core/branch_and_bound.hpp"
@@ -64,6 +65,8 @@ class LawlerSearch {
   std::int64_t iterations() const { return iterations_; }
 
  private:
+  TabuSearch& tabu();
+  Fusion& fusion();
   bool offer(const std::vector<std::int64_t>& matching, Stage stage);
   void raise_bound(double bound);
   bool closes(double bound) const;
@@ -79,8 +82,8 @@ class LawlerSearch {
   Random random_;
   Stop& stop_;
   DualAscent dual_;
-  TabuSearch tabu_;
-  Fusion fusion_;
+  std::optional<TabuSearch> tabu_;  // once it is needed: structured problems do without
+  std::optional<Fusion> fusion_;
   Lap<float> lap_;
   std::vector<std::int64_t> best_;
   std::vector<std::int64_t> last_rounded_;

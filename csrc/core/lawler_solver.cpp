@@ -18,10 +18,14 @@ constexpr double kFirstSteps = 10.0;  // before the proof
 constexpr double kNodes = 2000.0;
 constexpr double kProbeNodes = 50.0;  // of trees that are not worth it
 constexpr double kRuns = 20.0;
-constexpr double kSteps = 30.0;      // of each run
-constexpr double kNarrowGap = 0.05;  // relative
+constexpr double kSteps = 12.0;    // of each run
+constexpr double kPatience = 7.0;  // runs in a row without a better matching
+// A bound far from the incumbent tells of a rugged problem: fewer and longer runs.
+constexpr double kWideGap = 0.15;  // relative
+constexpr double kWideSteps = 30.0;
+constexpr double kWidePatience = 3.0;
+constexpr double kNarrowGap = 0.05;
 constexpr double kPatientIterations = 200.0;
-constexpr double kPatience = 3.0;  // runs in a row without a better matching
 
 template <class T>
 Solution without_columns(const LawlerProblem<T>& problem, std::int64_t* assignment) {
@@ -39,7 +43,6 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   const double haste = std::min(options.effort, 1.0);
   // Steps of large problems are dear: their number grows with the square root only.
   const double nodes = std::min(static_cast<double>(size), std::sqrt(kLarge * static_cast<double>(size)));
-  const auto steps = static_cast<std::int64_t>(std::ceil(kSteps * std::sqrt(haste) * nodes));
   const auto tighten_iterations = static_cast<std::int64_t>(std::ceil(kTightenIterations * haste));
   const bool small = size <= kSmall;
   if (!search.ascend(small ? std::min(options.max_iterations, kSmallIterations) : options.max_iterations, false)) {
@@ -53,7 +56,10 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   // A tree is worth its time where few labels are left.
   const bool few_labels = small || search.tighten(tighten_iterations, kFewLabels * costs.rows);
   if (search.branch(budget(few_labels ? kNodes : kProbeNodes))) return true;
-  search.explore(budget(kRuns), steps, budget(kPatience), true);
+  const bool wide = search.relative_gap() > kWideGap;
+  const double steps = (wide ? kWideSteps : kSteps) * std::sqrt(haste) * nodes;
+  search.explore(budget(kRuns), static_cast<std::int64_t>(std::ceil(steps)), budget(wide ? kWidePatience : kPatience),
+                 true);
   if (search.is_closed() || search.relative_gap() > kNarrowGap * options.effort) return true;
 
   // Most of the way is done: patience with the bound may finish the proof.

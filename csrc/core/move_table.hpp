@@ -2,11 +2,11 @@
 //
 // gain[i][k] = unary[i, k] + cost of i -> k against the present columns of i's neighbours. From it follow the prices of
 //   swap   rows i and j exchange their columns (one of them may be unmatched);
-//   move   row i goes to a free column, or to unmatched where that is allowed;
-//   evict  row i takes the column of row j, which becomes unmatched (partial matchings only).
-// Sums of two gains, which every swap and eviction needs, are kept in row-by-row matrices, so that all moves are priced
-// by a vectorised scan: O(rows^2 + rows * columns) additions. A move changes the gains of its rows' neighbours only at
-// the stored entries of the pair costs, and the two matrices only there and in the rows and columns of its own rows.
+//   take   row i takes a free column, or, in partial matchings, that of another row, which becomes unmatched;
+//   leave  row i becomes unmatched (partial matchings only).
+// What swaps and takes cost beyond the gains that are lost is kept in matrices, so that all moves are priced by a
+// vectorised scan: O(rows^2 + rows * columns) additions. A move changes the gains of its rows' neighbours only at the
+// stored entries of the pair costs, and the matrices only there and in the rows and columns of its own rows.
 //
 // A row may not return to a column it left until its tenure is over, unless that gives a new best matching. The search
 // moves best-first among what is allowed; ties go to the first in scan order.
@@ -27,7 +27,7 @@ struct Move {
   std::int64_t row = -1;
   std::int64_t column = -1;  // -1 = unmatched
   std::int64_t other = -1;   // row that owned `column`
-  bool evicts = false;
+  bool evicts = false;       // `other` becomes unmatched instead of taking the row's column
 };
 
 class MoveTable {
@@ -38,20 +38,30 @@ class MoveTable {
   void load(const std::vector<std::int64_t>& start);
 
   // The cheapest move that is allowed at `step`, or any that changes the cost by less than `aspiration`. Its row is -1
-  // when there is none below `limit`.
-  Move best_move(float step, float aspiration, float limit);
+  // when there is none below `limit`. Steps must not decrease between two loads.
+  Move best_move(std::int64_t step, float aspiration, float limit);
 
   // Makes the move, and forbids its rows to return to the columns they left until step `expiry`.
-  void apply(const Move& move, float expiry);
+  void apply(const Move& move, std::int64_t expiry);
 
   const std::vector<std::int64_t>& assignment() const { return assignment_; }
 
  private:
+  struct Ban {
+    std::int64_t row, column, expiry;  // column -1: the row may not become unmatched
+  };
+
   void assign(std::int64_t row, std::int64_t column);
   void add_neighbour_costs(std::int64_t row, std::int64_t column, float sign);
-  void add_to_gain(std::int64_t row, std::int64_t column, float cost);
-  void refresh(std::int64_t row, std::int64_t others);
-  void correct_pair(std::int64_t pair);
+  void set_current(std::int64_t row, float gain);
+  void price_swaps(std::int64_t row, std::int64_t others);
+  void forget_takes(std::int64_t row, std::int64_t column);
+  void price_neighbours(std::int64_t row, std::int64_t except);
+  void price_pair(std::int64_t pair);
+  void forbid(std::int64_t row, std::int64_t column, std::int64_t expiry);
+  void lift_bans(std::int64_t step);
+  std::int64_t& expiry(std::int64_t row, std::int64_t column);
+  float& penalty(std::int64_t row, std::int64_t column);
   template <class Price>
   Move find_move(std::int64_t row, float wanted, const Price& price) const;
   float gain(std::int64_t row, std::int64_t column) const {
@@ -68,15 +78,17 @@ class MoveTable {
 
   AlignedVector<float> gain_;     // rows x stride
   AlignedVector<float> current_;  // rows: gain of the present column
-  AlignedVector<float> free_;     // stride: 0 at free columns, else kBarrier
-  // Row-by-row matrices, rows x row_stride. Swaps below the diagonal only, kBarrier elsewhere.
-  AlignedVector<float> swap_;   // gain of i at j's column + gain of j at i's column, with what they pay each other
-  AlignedVector<float> evict_;  // gain of i at j's column + unmatched, with what they pay each other
-  // Steps at which moves become allowed again; whole numbers.
-  AlignedVector<float> swap_expiry_, evict_expiry_;
-  AlignedVector<float> expiry_;          // rows x stride: when a row may take a column again
-  std::vector<float> unmatched_expiry_;  // rows
-  AlignedVector<float> row_minimum_;     // rows: scratch of the scan
+  // Prices are these less the rows' current gains; kBarrier where there is no such move.
+  AlignedVector<float>
+      swap_;  // rows x row_stride, below the diagonal: both new gains, with what the two pay each other
+  AlignedVector<float> take_;   // rows x stride: the new gain, with what the row pays the owner
+  AlignedVector<float> extra_;  // stride: what becoming unmatched costs the owner; 0 at free columns
+  AlignedVector<float> leave_;  // rows
+  // kBarrier for what is forbidden now, else 0. A swap is forbidden when neither row may.
+  AlignedVector<float> swap_penalty_, take_penalty_, leave_penalty_;
+  std::vector<Ban> bans_;
+  std::vector<std::int64_t> take_expiry_, leave_expiry_;  // steps at which bans end; the last one counts
+  AlignedVector<float> row_minimum_;                      // rows: scratch of the scan
 };
 
 }  // namespace graphmatch

@@ -35,13 +35,6 @@ GRAPHMATCH_MULTIVERSION double round_costs(const double* exact, double factor, s
 
 }  // namespace
 
-std::int64_t CostPattern::find(std::int64_t k, std::int64_t l) const {
-  const auto begin = column.begin() + row_begin[k];
-  const auto end = column.begin() + row_begin[k + 1];
-  const auto place = std::lower_bound(begin, end, static_cast<std::int32_t>(l));
-  return place == end || *place != l ? -1 : place - column.begin();
-}
-
 template <class T>
 bool PairCosts::build(const LawlerProblem<T>& problem) {
   double largest = 0.0;
@@ -69,6 +62,9 @@ void PairCosts::list_pairs(const std::int64_t* edges, std::int64_t edge_count) {
   // Edges chained by their smaller node: a pair is known already if an earlier edge of the chain joins the same nodes.
   std::vector<std::int64_t> head(static_cast<std::size_t>(rows), -1);
   std::vector<std::int64_t> next;
+  pairs.reserve(static_cast<std::size_t>(edge_count));
+  direction_.reserve(static_cast<std::size_t>(edge_count));
+  next.reserve(static_cast<std::size_t>(edge_count));
   for (std::int64_t e = 0; e < edge_count; ++e) {
     const std::int64_t i = std::min(edges[2 * e], edges[2 * e + 1]);
     const std::int64_t j = std::max(edges[2 * e], edges[2 * e + 1]);

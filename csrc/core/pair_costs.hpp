@@ -9,6 +9,7 @@
 // the pair's left edges, so that all pairs share three patterns: forward, backward, both.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -38,7 +39,15 @@ struct CostPattern {
   std::int64_t size() const { return static_cast<std::int64_t>(column.size()); }
 
   // Place of (k, l), or -1.
-  std::int64_t find(std::int64_t k, std::int64_t l) const;
+  std::int64_t find(std::int64_t k, std::int64_t l) const {
+    constexpr std::int32_t kShort = 16;  // entries that are scanned faster than searched
+    const std::int32_t* begin = column.data() + row_begin[k];
+    const std::int32_t* end = column.data() + row_begin[k + 1];
+    const std::int32_t wanted = static_cast<std::int32_t>(l);
+    const std::int32_t* place =
+        end - begin <= kShort ? std::find(begin, end, wanted) : std::lower_bound(begin, end, wanted);
+    return place == end || *place != wanted ? -1 : place - column.data();
+  }
 };
 
 class PairCosts {

@@ -27,9 +27,9 @@ double TabuSearch::descend(const std::vector<std::int64_t>& start, Stop& stop) {
   note_if_better();
   // Rounding of the gains can make a cycle of moves look like descent: the exact value must fall every so many steps.
   for (std::int64_t step = 1; !stop.requested(); ++step) {
-    const Move move = table_.best_move(0.0f, 0.0f, -kNoise);
+    const Move move = table_.best_move(0, 0.0f, -kNoise);
     if (move.row < 0) break;
-    table_.apply(move, 0.0f);
+    table_.apply(move, 0);
     if (step % costs_.rows == 0 && !note_if_better()) break;
   }
   note_if_better();
@@ -53,12 +53,12 @@ double TabuSearch::search(const std::vector<std::int64_t>& start, std::int64_t s
       value = costs_.evaluate(table_.assignment().data());
       loaded = step;
     }
-    const float now = static_cast<float>(step - loaded);
+    const std::int64_t now = step - loaded;
     const float aspiration = static_cast<float>(best_value_ - value) - kNoise;
     const Move move = table_.best_move(now, aspiration, kBarrierTest);
     const std::int64_t tenure = 1 + shortest + random.below(size * 3 / 5 + 1);
     if (move.row < 0) continue;
-    table_.apply(move, now + static_cast<float>(tenure));
+    table_.apply(move, now + tenure);
     value += static_cast<double>(move.delta);
     if (value < best_value_ - static_cast<double>(kNoise)) {
       const double before = best_value_;

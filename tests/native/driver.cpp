@@ -17,6 +17,7 @@
 #include "core/fusion.hpp"
 #include "core/lap.hpp"
 #include "core/lawler_solver.hpp"
+#include "core/move_table.hpp"
 #include "problems.hpp"
 
 namespace graphmatch {
@@ -192,6 +193,65 @@ void test_fusion() {
   }
 }
 
+// Random walks by the cheapest allowed move: each is what trying all moves one by one finds, at the price it claims.
+void test_move_prices() {
+  for (std::int64_t seed = 0; seed < 120; ++seed) {
+    const Batch<double> batch(6000 + seed, 3, 7, 14);
+    for (std::int64_t b = 0; b < batch.view.count; ++b) {
+      const LawlerProblem<double> p = batch.view.problem(b);
+      PairCosts costs;
+      if (!costs.build(p) || p.rows == 0 || p.columns == 0 || batch.forbids) continue;
+      std::mt19937_64 random(static_cast<std::uint64_t>(seed));
+      std::vector<std::int64_t> x(p.columns);
+      for (std::int64_t k = 0; k < p.columns; ++k) x[k] = k;
+      if (p.rows > p.columns) x.resize(p.rows, -1);
+      std::shuffle(x.begin(), x.end(), random);
+      x.resize(p.rows);
+      MoveTable table(costs);
+      table.load(x);
+      std::vector<std::vector<std::int64_t>> banned(p.rows, std::vector<std::int64_t>(p.columns + 1, 0));  // until
+      for (std::int64_t step = 1; step <= 60; ++step) {
+        const double value = costs.evaluate(x.data());
+        double cheapest = kInfinity, cheapest_allowed = kInfinity;
+        auto attempt = [&](std::vector<std::int64_t> moved, bool is_allowed) {
+          const double delta = costs.evaluate(moved.data()) - value;
+          cheapest = std::min(cheapest, delta);
+          if (is_allowed) cheapest_allowed = std::min(cheapest_allowed, delta);
+        };
+        auto may = [&](std::int64_t row, std::int64_t column) { return banned[row][column + 1] <= step; };
+        for (std::int64_t i = 0; i < p.rows; ++i) {
+          for (std::int64_t k = -1; k < p.columns; ++k) {
+            const auto owner = k < 0 ? x.end() : std::find(x.begin(), x.end(), k);
+            if (x[i] == k || (p.complete && (k < 0 || owner != x.end()))) continue;
+            std::vector<std::int64_t> moved = x;
+            if (owner != x.end()) moved[owner - x.begin()] = -1;
+            moved[i] = k;
+            attempt(moved, may(i, k));
+          }
+          for (std::int64_t j = 0; j < i; ++j) {
+            if (x[i] < 0 && x[j] < 0) continue;
+            std::vector<std::int64_t> moved = x;
+            std::swap(moved[i], moved[j]);
+            attempt(moved, may(i, x[j]) || may(j, x[i]));
+          }
+        }
+        const bool aspires = random() % 8 == 0;
+        const double wanted = aspires ? cheapest : cheapest_allowed;
+        const Move move = table.best_move(step, aspires ? kBarrierTest : -kBarrierTest, kBarrierTest);
+        check((move.row >= 0) == (wanted < kInfinity), "a move is found where there is one", seed, b);
+        if (move.row < 0) continue;
+        check(std::fabs(static_cast<double>(move.delta) - wanted) < 1e-4, "the cheapest move is found", seed, b);
+        const std::int64_t until = step + 1 + static_cast<std::int64_t>(random() % 9);
+        banned[move.row][x[move.row] + 1] = until;
+        if (move.other >= 0) banned[move.other][x[move.other] + 1] = until;
+        table.apply(move, until);
+        x = table.assignment();
+        check(std::fabs(costs.evaluate(x.data()) - value - wanted) < 1e-4, "a move costs what it claims", seed, b);
+      }
+    }
+  }
+}
+
 // Several callers share the pool, as Python threads do.
 void test_concurrent_callers() {
   const Batch<float> batch(77, 20, 8, 20);
@@ -243,6 +303,7 @@ int main() {
   graphmatch::test_invalid_input();
   graphmatch::test_warm_assignments();
   graphmatch::test_fusion();
+  graphmatch::test_move_prices();
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
