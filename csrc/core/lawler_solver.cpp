@@ -14,7 +14,7 @@ constexpr double kLarge = 64.0;                // nodes
 constexpr double kTightenIterations = 40.0;
 constexpr std::int64_t kFewLabels = 6;  // per row: the trees below are worth their time
 // Budgets at effort 1. Tabu steps are per node.
-constexpr double kFirstSteps = 10.0;  // before the proof
+constexpr double kFirstSteps = 5.0;  // before the proof
 constexpr double kNodes = 2000.0;
 constexpr double kProbeNodes = 50.0;  // of trees that are not worth it
 constexpr double kRuns = 20.0;
@@ -24,8 +24,8 @@ constexpr double kPatience = 7.0;  // runs in a row without a better matching
 constexpr double kWideGap = 0.15;  // relative
 constexpr double kWideSteps = 30.0;
 constexpr double kWidePatience = 3.0;
-constexpr double kNarrowGap = 0.05;
-constexpr double kPatientIterations = 200.0;
+constexpr double kNarrowGap = 0.06;
+constexpr double kPatientIterations = 300.0;
 
 template <class T>
 Solution without_columns(const LawlerProblem<T>& problem, std::int64_t* assignment) {
