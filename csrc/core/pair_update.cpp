@@ -6,41 +6,50 @@
 namespace graphmatch {
 namespace {
 
+// Floats per vector.
+template <class V>
+constexpr std::int64_t kWidth = static_cast<std::int64_t>(sizeof(V) / sizeof(float));
+
 GRAPHMATCH_INLINE void push(float value, float& message, float& theta) {
   message -= value;
   theta += value;
 }
 
-GRAPHMATCH_INLINE void spread(const PairSide& side, std::int64_t stride) {
-  for (std::int64_t l = 0; l < stride; l += kLanes) lanes(side.message + l) += lanes(side.theta + l) * side.weight;
+template <class V>
+GRAPHMATCH_INLINE void spread(const PairSide& side, std::int64_t width) {
+  for (std::int64_t l = 0; l < width; l += kWidth<V>)
+    lanes<V>(side.message + l) += lanes<V>(side.theta + l) * side.weight;
   *side.message_unmatched += side.unmatched * side.weight;
 }
 
-GRAPHMATCH_INLINE float smallest_message(const PairSide& side, std::int64_t stride) {
-  Lanes best = lanes(side.message);
-  for (std::int64_t l = kLanes; l < stride; l += kLanes) take_minimum(best, lanes(side.message + l));
+template <class V>
+GRAPHMATCH_INLINE float smallest_message(const PairSide& side, std::int64_t width) {
+  V best = lanes<V>(side.message);
+  for (std::int64_t l = kWidth<V>; l < width; l += kWidth<V>) take_minimum(best, lanes<V>(side.message + l));
   return std::min(horizontal_minimum(best), *side.message_unmatched);
 }
 
 // The unmatched label costs nothing in the table.
-GRAPHMATCH_INLINE void push_unmatched(const PairSide& side, const PairSide& partner, std::int64_t stride, float share) {
-  const float marginal = finite_or_zero(*side.message_unmatched + smallest_message(partner, stride));
+template <class V>
+GRAPHMATCH_INLINE void push_unmatched(const PairSide& side, const PairSide& partner, std::int64_t width, float share) {
+  const float marginal = finite_or_zero(*side.message_unmatched + smallest_message<V>(partner, width));
   push(share * marginal, *side.message_unmatched, *side.unmatched_next);
 }
 
 // Hands back `share` of the min-marginals of the first node's labels k ... k + 3.
-GRAPHMATCH_INLINE void push_four(const float* row, std::int64_t stride, const PairSide& first, const PairSide& second,
-                                 std::int64_t k, float share) {
-  Lanes a = lanes(row) + lanes(second.message);
-  Lanes b = lanes(row + stride) + lanes(second.message);
-  Lanes c = lanes(row + 2 * stride) + lanes(second.message);
-  Lanes d = lanes(row + 3 * stride) + lanes(second.message);
-  for (std::int64_t l = kLanes; l < stride; l += kLanes) {
-    const Lanes message = lanes(second.message + l);
-    take_minimum(a, lanes(row + l) + message);
-    take_minimum(b, lanes(row + stride + l) + message);
-    take_minimum(c, lanes(row + 2 * stride + l) + message);
-    take_minimum(d, lanes(row + 3 * stride + l) + message);
+template <class V>
+GRAPHMATCH_INLINE void push_four(const float* row, std::int64_t width, std::int64_t stride, const PairSide& first,
+                                 const PairSide& second, std::int64_t k, float share) {
+  V a = lanes<V>(row) + lanes<V>(second.message);
+  V b = lanes<V>(row + stride) + lanes<V>(second.message);
+  V c = lanes<V>(row + 2 * stride) + lanes<V>(second.message);
+  V d = lanes<V>(row + 3 * stride) + lanes<V>(second.message);
+  for (std::int64_t l = kWidth<V>; l < width; l += kWidth<V>) {
+    const V message = lanes<V>(second.message + l);
+    take_minimum(a, lanes<V>(row + l) + message);
+    take_minimum(b, lanes<V>(row + stride + l) + message);
+    take_minimum(c, lanes<V>(row + 2 * stride + l) + message);
+    take_minimum(d, lanes<V>(row + 3 * stride + l) + message);
   }
   Quad best;
   four_minima(a, b, c, d, best);
@@ -52,39 +61,41 @@ GRAPHMATCH_INLINE void push_four(const float* row, std::int64_t stride, const Pa
   quad(first.theta_next + k) += pushed;
 }
 
-GRAPHMATCH_INLINE void update_dense(const float* table, std::int64_t columns, std::int64_t stride,
+// The labels of both nodes fill `width` floats; rows of the table are `stride` apart.
+template <class V>
+GRAPHMATCH_INLINE void update_dense(const float* table, std::int64_t columns, std::int64_t width, std::int64_t stride,
                                     const PairSide& first, const PairSide& second, float* column_minima) {
-  spread(first, stride);
-  spread(second, stride);
+  spread<V>(first, width);
+  spread<V>(second, width);
 
-  push_unmatched(first, second, stride, 0.5f);
-  for (std::int64_t l = 0; l < stride; l += kLanes) lanes(column_minima + l) = Lanes{} + *first.message_unmatched;
+  push_unmatched<V>(first, second, width, 0.5f);
+  for (std::int64_t l = 0; l < width; l += kWidth<V>) lanes<V>(column_minima + l) = V{} + *first.message_unmatched;
   for (std::int64_t k = 0; k < columns; k += 4) {
     const float* row = table + k * stride;
-    push_four(row, stride, first, second, k, 0.5f);
+    push_four<V>(row, width, stride, first, second, k, 0.5f);
     const float* message = first.message + k;
-    for (std::int64_t l = 0; l < stride; l += kLanes) {
-      Lanes best = lanes(row + l) + message[0];
-      take_minimum(best, lanes(row + stride + l) + message[1]);
-      take_minimum(best, lanes(row + 2 * stride + l) + message[2]);
-      take_minimum(best, lanes(row + 3 * stride + l) + message[3]);
-      take_minimum(lanes(column_minima + l), best);
+    for (std::int64_t l = 0; l < width; l += kWidth<V>) {
+      V best = lanes<V>(row + l) + message[0];
+      take_minimum(best, lanes<V>(row + stride + l) + message[1]);
+      take_minimum(best, lanes<V>(row + 2 * stride + l) + message[2]);
+      take_minimum(best, lanes<V>(row + 3 * stride + l) + message[3]);
+      take_minimum(lanes<V>(column_minima + l), best);
     }
   }
 
-  push_unmatched(second, first, stride, 1.0f);
-  for (std::int64_t l = 0; l < stride; l += kLanes) {
-    const Lanes marginal = lanes(second.message + l) + lanes(column_minima + l);
-    const Lanes all = marginal < kBarrierTest ? marginal : Lanes{};
-    lanes(second.message + l) -= all;
-    lanes(second.theta_next + l) += all;
+  push_unmatched<V>(second, first, width, 1.0f);
+  for (std::int64_t l = 0; l < width; l += kWidth<V>) {
+    const V marginal = lanes<V>(second.message + l) + lanes<V>(column_minima + l);
+    const V all = marginal < kBarrierTest ? marginal : V{};
+    lanes<V>(second.message + l) -= all;
+    lanes<V>(second.theta_next + l) += all;
   }
 
-  push_unmatched(first, second, stride, 1.0f);
-  for (std::int64_t k = 0; k < columns; k += 4) push_four(table + k * stride, stride, first, second, k, 1.0f);
+  push_unmatched<V>(first, second, width, 1.0f);
+  for (std::int64_t k = 0; k < columns; k += 4) push_four<V>(table + k * stride, width, stride, first, second, k, 1.0f);
 }
 
-GRAPHMATCH_MULTIVERSION void spread_side(const PairSide& side, std::int64_t stride) { spread(side, stride); }
+GRAPHMATCH_MULTIVERSION void spread_side(const PairSide& side, std::int64_t stride) { spread<Lanes>(side, stride); }
 
 GRAPHMATCH_MULTIVERSION float smallest_of(const float* values, std::int64_t stride) {
   Lanes best = lanes(values);
@@ -101,12 +112,15 @@ void push_unmatched_label(const PairSide& side, const PairSide& partner, std::in
 
 GRAPHMATCH_MULTIVERSION void update_pair(const float* table, std::int64_t columns, std::int64_t stride,
                                          const PairSide& first, const PairSide& second, float* column_minima) {
-  if (stride == kLanes) {
-    update_dense(table, columns, kLanes, first, second, column_minima);
+  constexpr std::int64_t kHalf = kLanes / 2;
+  if (columns <= kHalf) {
+    update_dense<HalfLanes>(table, columns, kHalf, kLanes, first, second, column_minima);
+  } else if (stride == kLanes) {
+    update_dense<Lanes>(table, columns, kLanes, kLanes, first, second, column_minima);
   } else if (stride == 2 * kLanes) {
-    update_dense(table, columns, 2 * kLanes, first, second, column_minima);
+    update_dense<Lanes>(table, columns, 2 * kLanes, 2 * kLanes, first, second, column_minima);
   } else {
-    update_dense(table, columns, stride, first, second, column_minima);
+    update_dense<Lanes>(table, columns, stride, stride, first, second, column_minima);
   }
 }
 

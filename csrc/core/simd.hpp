@@ -32,23 +32,30 @@ typedef float Lanes __attribute__((vector_size(64), aligned(64)));
 inline std::int64_t padded(std::int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
 // By reference and always inlined: vectors never cross a call, where their ABI depends on the instruction set.
-GRAPHMATCH_INLINE void take_minimum(Lanes& best, const Lanes& value) { best = value < best ? value : best; }
+template <class V>
+GRAPHMATCH_INLINE void take_minimum(V& best, const V& value) {
+  best = value < best ? value : best;
+}
 
 typedef float Quad __attribute__((vector_size(16), aligned(16)));
 typedef float HalfLanes __attribute__((vector_size(32), aligned(32)));
 
-// The smallest of the low and high halves, twice: four candidates remain.
+// The smallest of the low and high halves, until four candidates remain.
+GRAPHMATCH_INLINE void fold_to_quad(const HalfLanes& value, Quad& folded) {
+  const Quad low = __builtin_shufflevector(value, value, 0, 1, 2, 3);
+  const Quad high = __builtin_shufflevector(value, value, 4, 5, 6, 7);
+  folded = high < low ? high : low;
+}
 GRAPHMATCH_INLINE void fold_to_quad(const Lanes& value, Quad& folded) {
   const HalfLanes low = __builtin_shufflevector(value, value, 0, 1, 2, 3, 4, 5, 6, 7);
   const HalfLanes high = __builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15);
   const HalfLanes half = high < low ? high : low;
-  const Quad first = __builtin_shufflevector(half, half, 0, 1, 2, 3);
-  const Quad second = __builtin_shufflevector(half, half, 4, 5, 6, 7);
-  folded = second < first ? second : first;
+  fold_to_quad(half, folded);
 }
 
 // The minima of four vectors at once.
-GRAPHMATCH_INLINE void four_minima(const Lanes& a, const Lanes& b, const Lanes& c, const Lanes& d, Quad& minima) {
+template <class V>
+GRAPHMATCH_INLINE void four_minima(const V& a, const V& b, const V& c, const V& d, Quad& minima) {
   Quad qa, qb, qc, qd;
   fold_to_quad(a, qa);
   fold_to_quad(b, qb);
@@ -64,16 +71,22 @@ GRAPHMATCH_INLINE void four_minima(const Lanes& a, const Lanes& b, const Lanes& 
   minima = high < low ? high : low;
 }
 
-GRAPHMATCH_INLINE const Lanes& lanes(const float* pointer) { return *reinterpret_cast<const Lanes*>(pointer); }
-GRAPHMATCH_INLINE Lanes& lanes(float* pointer) { return *reinterpret_cast<Lanes*>(pointer); }
+template <class V = Lanes>
+GRAPHMATCH_INLINE const V& lanes(const float* pointer) {
+  return *reinterpret_cast<const V*>(pointer);
+}
+template <class V = Lanes>
+GRAPHMATCH_INLINE V& lanes(float* pointer) {
+  return *reinterpret_cast<V*>(pointer);
+}
 GRAPHMATCH_INLINE Quad& quad(float* pointer) { return *reinterpret_cast<Quad*>(pointer); }
 
-GRAPHMATCH_INLINE float horizontal_minimum(const Lanes& value) {
-  Lanes m = value;
-  take_minimum(m, __builtin_shufflevector(m, m, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  take_minimum(m, __builtin_shufflevector(m, m, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-  take_minimum(m, __builtin_shufflevector(m, m, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-  take_minimum(m, __builtin_shufflevector(m, m, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+template <class V>
+GRAPHMATCH_INLINE float horizontal_minimum(const V& value) {
+  Quad m;
+  fold_to_quad(value, m);
+  take_minimum<Quad>(m, __builtin_shufflevector(m, m, 2, 3, 0, 1));
+  take_minimum<Quad>(m, __builtin_shufflevector(m, m, 1, 0, 3, 2));
   return m[0];
 }
 
