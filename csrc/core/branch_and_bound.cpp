@@ -150,7 +150,7 @@ void BranchAndBound::descend(std::int64_t depth, double paid) {
     open_bound_ = std::min(open_bound_, bound);
     return;
   }
-  if (++node_count_ > node_limit_ || depth >= depth_limit_ || (node_count_ % 64 == 0 && stop_->requested())) {
+  if (++node_count_ > node_limit_ || depth >= depth_limit_ || (node_count_ % 16 == 0 && stop_->requested())) {
     finished_ = false;
     open_bound_ = std::min(open_bound_, bound);
     return;

@@ -35,11 +35,17 @@ GRAPHMATCH_MULTIVERSION double table_minimum(const float* table, std::int64_t co
 // The same over the stored entries, and over all other cells at no cost.
 double sparse_minimum(const PairCosts& costs, std::int64_t pair, const float* a, const float* b, double b_unmatched,
                       std::vector<std::int32_t>& by_message) {
+  constexpr std::int64_t kFew = 16;
   const CostPattern& pattern = costs.pattern(pair);
   const float* values = costs.values(pair);
   by_message.resize(static_cast<std::size_t>(costs.columns));
   for (std::int32_t l = 0; l < costs.columns; ++l) by_message[l] = l;
-  std::sort(by_message.begin(), by_message.end(), [b](std::int32_t x, std::int32_t y) { return b[x] < b[y]; });
+  // Few rows need more than the first of them.
+  const auto cheaper = [b](std::int32_t x, std::int32_t y) { return b[x] < b[y]; };
+  const auto first = by_message.begin();
+  const auto last = by_message.end();
+  auto sorted = first + std::min<std::int64_t>(kFew, costs.columns);
+  std::partial_sort(first, sorted, last, cheaper);
   double lowest = kInfinity;
   for (std::int64_t k = 0; k < costs.columns; ++k) {
     double best = b_unmatched;
@@ -49,9 +55,13 @@ double sparse_minimum(const PairCosts& costs, std::int64_t pair, const float* a,
       const double cost = static_cast<double>(values[place - pattern.column.begin()]);
       best = std::min(best, cost + static_cast<double>(b[*place]));
     }
-    for (const std::int32_t l : by_message) {
-      if (l == k || std::binary_search(begin, end, l)) continue;
-      best = std::min(best, static_cast<double>(b[l]));
+    for (auto l = first; l != last; ++l) {
+      if (l == sorted) {
+        std::sort(sorted, last, cheaper);
+        sorted = last;
+      }
+      if (*l == k || std::binary_search(begin, end, *l)) continue;
+      best = std::min(best, static_cast<double>(b[*l]));
       break;
     }
     lowest = std::min(lowest, best + static_cast<double>(a[k]));

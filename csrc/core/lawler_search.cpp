@@ -114,6 +114,7 @@ bool LawlerSearch::ascend(std::int64_t max_iterations, bool patient) {
       tabu().descend(last_rounded_, stop_);
       offer(tabu().best(), Stage::kDualAscent);
     }
+    if (stop_.cancelled()) return true;
     if (last || (closes(bound) && iteration >= next_certificate)) {
       raise_bound(dual_.certified_bound());
       if (last || is_closed()) return true;
@@ -124,7 +125,7 @@ bool LawlerSearch::ascend(std::int64_t max_iterations, bool patient) {
 
 bool LawlerSearch::tighten(std::int64_t max_iterations, std::int64_t few_labels) {
   constexpr std::int64_t kMostRounds = 8;
-  for (std::int64_t round = 0; round < kMostRounds && !is_closed() && !stop_.requested(); ++round) {
+  for (std::int64_t round = 0; round < kMostRounds && !is_done(); ++round) {
     const double threshold = value_ - proof_slack();
     const std::int64_t removed = dual_.eliminate(threshold);
     if (removed > 0) eliminated_ = std::min(eliminated_, threshold);
@@ -176,7 +177,7 @@ std::vector<std::int64_t> LawlerSearch::perturbed(const std::vector<std::int64_t
 void LawlerSearch::explore(std::int64_t runs, std::int64_t steps, std::int64_t patience, bool fuse) {
   const double goal = bound_ + 0.5 * allowed_gap();
   std::int64_t idle = 0;  // runs in a row without a new incumbent
-  for (std::int64_t run = 0; run < runs && idle < patience && !is_closed() && !stop_.requested(); ++run) {
+  for (std::int64_t run = 0; run < runs && idle < patience && !is_done(); ++run) {
     const double before = value_;
     std::vector<std::int64_t> start = best_;
     if (run % 2 == 1) start = perturbed(best_, std::max<std::int64_t>(costs_.rows / 3, 2));
@@ -193,7 +194,7 @@ void LawlerSearch::explore(std::int64_t runs, std::int64_t steps, std::int64_t p
 }
 
 void LawlerSearch::fuse_generations(std::int64_t generations) {
-  for (std::int64_t generation = 0; generation < generations && !is_closed() && !stop_.requested(); ++generation) {
+  for (std::int64_t generation = 0; generation < generations && !is_done(); ++generation) {
     const bool from_noise = generation % 2 == 0;
     tabu().descend(from_noise ? noisy_matching(1.0f) : perturbed(best_, std::max<std::int64_t>(costs_.rows / 2, 2)),
                    stop_);
@@ -206,6 +207,7 @@ void LawlerSearch::fuse_generations(std::int64_t generations) {
 
 bool LawlerSearch::branch(std::int64_t nodes) {
   if (is_closed()) return true;
+  if (stop_.requested()) return false;
   BranchAndBound tree(dual_);
   const double slack = proof_slack();
   const bool finished = tree.search(evaluate_, value_ - slack, slack, nodes, stop_);

@@ -56,6 +56,7 @@ class LawlerSearch {
   void close() { bound_ = std::max(bound_, eliminated_); }
 
   bool is_closed() const { return closes(bound_); }
+  bool is_done() { return is_closed() || stop_.requested(); }
   double gap() const { return value_ - bound_; }
   double relative_gap() const { return gap() / std::fmax(std::fabs(value_), 1e-300); }
   const DualAscent& dual() const { return dual_; }

@@ -49,7 +49,7 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
     return false;
   }
   search.dual().save(state);
-  if (search.is_closed()) return true;
+  if (search.is_done()) return true;
 
   // A better incumbent first: the proof gets cheaper with it.
   search.explore(1, budget(kFirstSteps * static_cast<double>(size)), 1, false);
@@ -60,7 +60,7 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   const double steps = (wide ? kWideSteps : kSteps) * std::sqrt(haste) * nodes;
   search.explore(budget(kRuns), static_cast<std::int64_t>(std::ceil(steps)), budget(wide ? kWidePatience : kPatience),
                  true);
-  if (search.is_closed() || search.relative_gap() > kNarrowGap * options.effort) return true;
+  if (search.is_done() || search.relative_gap() > kNarrowGap * options.effort) return true;
 
   // Most of the way is done: patience with the bound may finish the proof.
   if (search.ascend(budget(kPatientIterations), true)) {

@@ -30,15 +30,19 @@ class Stop {
   void request() { requested_.store(true, std::memory_order_relaxed); }
 
   bool requested() {
-    if (requested_.load(std::memory_order_relaxed)) return true;
+    if (cancelled()) return true;
     if (call_ != nullptr && call_->requested()) return true;
     const Clock::time_point now = Clock::now();
-    if (now >= deadline_) request();
     if (poll_ && std::this_thread::get_id() == owner_ && now >= next_poll_) {
       next_poll_ = now + kPollInterval;
       if (poll_()) request();
     }
-    return requested_.load(std::memory_order_relaxed);
+    return cancelled() || now >= deadline_;
+  }
+
+  // Whether it was not the deadline: nobody will look at the answers.
+  bool cancelled() const {
+    return requested_.load(std::memory_order_relaxed) || (call_ != nullptr && call_->cancelled());
   }
 
   // Until the deadline; a large number without one.
