@@ -158,16 +158,18 @@ def _draw_unstructured(rows: list[Row], sizes: Sequence[int]) -> None:
                 wanted = {"nodes": nodes, "solver": solver}
                 own = [row for row in rows if wanted.items() <= row["extra_info"].items()]
                 times, objectives = [milliseconds(row) for row in own], [row["extra_info"]["objective"] for row in own]
-                axis.plot(times, objectives, color=colour, marker="o", markersize=9, label=solver)
+                label = "graphmatch, by effort" if solver == "graphmatch" else solver
+                axis.plot(times, objectives, color=colour, marker="o", markersize=9, label=label)
                 for row, time, objective in zip(own, times, objectives, strict=True):
                     if "effort" in row["extra_info"]:
-                        label = f"effort {row['extra_info']['effort']:g}"
-                        axis.annotate(label, (time, objective), (6, 7), textcoords="offset points", fontsize=11)
+                        effort = f"{row['extra_info']['effort']:g}"
+                        axis.annotate(effort, (time, objective), (5, 8), textcoords="offset points", fontsize=12)
             axis.set(xscale="log", xlabel="ms per problem", title=f"n = {nodes}")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.margins(x=0.25, y=0.2)
         canvas.axes[0].set_ylabel("mean objective, lower is better")
-        canvas.axes[0].legend(loc="upper right", fontsize=12)
+        handles, labels = canvas.axes[0].get_legend_handles_labels()
+        canvas.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=12)
 
 
 def real(rows: list[Row]) -> str:
@@ -217,7 +219,7 @@ def _draw_real(rows: list[Row]) -> None:
             Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=9, label=family)
             for family, colour, marker in zip(families, (BLUE, ORANGE, GREEN, GREY), "osD^", strict=False)
         ]
-        axis.legend(handles=handles, loc="center right", fontsize=12)
+        axis.legend(handles=handles, loc="upper left", fontsize=12)
 
 
 def many(rows: list[Row]) -> str:

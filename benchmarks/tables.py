@@ -19,7 +19,9 @@ def milliseconds(row: Row | None) -> float | None:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return MISSING if value is None else f"{value:.{digits}g}"
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
 
 
 def percent(value: float | None) -> str:

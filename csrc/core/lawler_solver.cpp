@@ -21,9 +21,9 @@ constexpr double kRuns = 20.0;
 constexpr double kSteps = 12.0;    // of each run
 constexpr double kPatience = 7.0;  // runs in a row without a better matching
 // A bound far from the incumbent tells of a rugged problem: fewer and longer runs.
-constexpr double kWideGap = 0.15;  // relative
+constexpr double kWideGap = 0.2;  // relative
 constexpr double kWideSteps = 30.0;
-constexpr double kWidePatience = 3.0;
+constexpr double kWidePatience = 5.0;
 constexpr double kNarrowGap = 0.06;
 constexpr double kPatientIterations = 300.0;
 
