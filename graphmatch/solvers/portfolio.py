@@ -20,8 +20,8 @@ class Portfolio(LawlerSolver):
 
     Guarantee: the lower bound is re-evaluated in float64 and rounded down; a matching is returned in every case.
     Deterministic for a seed: the same answer for any number of threads and any batch layout (unless a time limit ends
-    it). Cost on one core of a 2023 server: 16 nodes with 5 neighbours 0.05 ms when structured and 1 ms when not; 64
-    nodes 1 ms and 30 ms.
+    it). Cost on one core of a 2023 server: 16 nodes with 5 neighbours 0.06 ms when structured, 0.5 ms when not; 64
+    nodes 1 ms and 20 ms.
 
     Args:
         effort: Factor on the budgets of everything after the dual ascent: 0.1 is hasty, 10 is thorough.
