@@ -58,8 +58,9 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   if (search.branch(budget(few_labels ? kNodes : kProbeNodes))) return true;
   const bool wide = search.relative_gap() > kWideGap;
   const double steps = (wide ? kWideSteps : kSteps) * std::sqrt(haste) * nodes;
-  search.explore(budget(kRuns), static_cast<std::int64_t>(std::ceil(steps)), budget(wide ? kWidePatience : kPatience),
-                 true);
+  const double growth = static_cast<double>(size) / nodes;  // 1 up to kLarge nodes
+  search.explore(budget(kRuns * growth), static_cast<std::int64_t>(std::ceil(steps)),
+                 budget((wide ? kWidePatience : kPatience) * growth), true);
   if (search.is_done() || search.relative_gap() > kNarrowGap * options.effort) return true;
 
   // Most of the way is done: patience with the bound may finish the proof.
