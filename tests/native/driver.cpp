@@ -152,103 +152,103 @@ void test_warm_assignments() {
   }
 }
 
-// The fusion of two matchings is the best of all that take each row's column from one of them.
-void test_fusion() {
-  for (std::int64_t seed = 0; seed < 60; ++seed) {
-    const Batch<double> batch(5000 + seed, 4, 6, 10);
-    for (std::int64_t b = 0; b < batch.view.count; ++b) {
-      const LawlerProblem<double> p = batch.view.problem(b);
+// Calls examine(problem, costs, random, seed, index) with the problems of random batches that forbid nothing.
+template <class Examine>
+void for_each_problem(std::int64_t first_seed, std::int64_t seeds, std::int64_t count, std::int64_t nodes,
+                      std::int64_t edges, const Examine& examine) {
+  for (std::int64_t seed = first_seed; seed < first_seed + seeds; ++seed) {
+    const Batch<double> batch(seed, count, nodes, edges);
+    for (std::int64_t b = 0; b < batch.view.count && !batch.forbids; ++b) {
+      const LawlerProblem<double> problem = batch.view.problem(b);
       PairCosts costs;
-      if (!costs.build(p) || p.rows == 0 || p.columns == 0 || batch.forbids) continue;
+      if (!costs.build(problem) || problem.rows == 0 || problem.columns == 0) continue;
       std::mt19937_64 random(static_cast<std::uint64_t>(seed));
-      auto draw = [&] {
-        std::vector<std::int64_t> labels(p.columns);
-        for (std::int64_t k = 0; k < p.columns; ++k) labels[k] = k;
-        if (p.rows > p.columns || !p.complete) labels.resize(std::max(p.rows, p.columns + (p.complete ? 0 : 2)), -1);
-        std::shuffle(labels.begin(), labels.end(), random);
-        labels.resize(p.rows, -1);
-        return labels;
-      };
-      const std::vector<std::int64_t> first = draw(), second = draw();
-      Fusion fusion(costs);
-      const double fused = fusion.fuse(first, second);
-      double best = kInfinity;
-      for (std::int64_t choice = 0; choice < (std::int64_t{1} << p.rows); ++choice) {
-        std::vector<std::int64_t> x(p.rows), taken(p.columns, 0);
-        bool valid = true;
-        std::int64_t matched = 0;
-        for (std::int64_t i = 0; i < p.rows; ++i) {
-          x[i] = (choice >> i) & 1 ? second[i] : first[i];
-          if (x[i] >= 0) valid = valid && taken[x[i]]++ == 0;
-          matched += x[i] >= 0 ? 1 : 0;
-        }
-        if (p.complete && matched < std::min(p.rows, p.columns)) valid = false;
-        if (valid) best = std::min(best, costs.evaluate(x.data()));
-      }
-      const bool paths_are_whole = p.complete && p.rows > p.columns;
-      check(fused >= best - 1e-9 && (paths_are_whole || fused <= best + 1e-9), "fusion is exact", seed, b);
-      check(fused <= std::min(costs.evaluate(first.data()), costs.evaluate(second.data())) + 1e-9,
-            "fusion is not worse than its parents", seed, b);
+      examine(problem, costs, random, seed, b);
     }
   }
 }
 
+// The fusion of two matchings is the best of all that take each row's column from one of them.
+void check_fusion(const LawlerProblem<double>& p, const PairCosts& costs, std::mt19937_64& random, std::int64_t seed,
+                  std::int64_t b) {
+  auto draw = [&] {
+    std::vector<std::int64_t> labels(p.columns);
+    for (std::int64_t k = 0; k < p.columns; ++k) labels[k] = k;
+    if (p.rows > p.columns || !p.complete) labels.resize(std::max(p.rows, p.columns + (p.complete ? 0 : 2)), -1);
+    std::shuffle(labels.begin(), labels.end(), random);
+    labels.resize(p.rows, -1);
+    return labels;
+  };
+  const std::vector<std::int64_t> first = draw(), second = draw();
+  Fusion fusion(costs);
+  const double fused = fusion.fuse(first, second);
+  double best = kInfinity;
+  for (std::int64_t choice = 0; choice < (std::int64_t{1} << p.rows); ++choice) {
+    std::vector<std::int64_t> x(p.rows), taken(p.columns, 0);
+    bool valid = true;
+    std::int64_t matched = 0;
+    for (std::int64_t i = 0; i < p.rows; ++i) {
+      x[i] = (choice >> i) & 1 ? second[i] : first[i];
+      if (x[i] >= 0) valid = valid && taken[x[i]]++ == 0;
+      matched += x[i] >= 0 ? 1 : 0;
+    }
+    if (p.complete && matched < std::min(p.rows, p.columns)) valid = false;
+    if (valid) best = std::min(best, costs.evaluate(x.data()));
+  }
+  const bool paths_are_whole = p.complete && p.rows > p.columns;
+  check(fused >= best - 1e-9 && (paths_are_whole || fused <= best + 1e-9), "fusion is exact", seed, b);
+  check(fused <= std::min(costs.evaluate(first.data()), costs.evaluate(second.data())) + 1e-9,
+        "fusion is not worse than its parents", seed, b);
+}
+
 // Random walks by the cheapest allowed move: each is what trying all moves one by one finds, at the price it claims.
-void test_move_prices() {
-  for (std::int64_t seed = 0; seed < 120; ++seed) {
-    const Batch<double> batch(6000 + seed, 3, 7, 14);
-    for (std::int64_t b = 0; b < batch.view.count; ++b) {
-      const LawlerProblem<double> p = batch.view.problem(b);
-      PairCosts costs;
-      if (!costs.build(p) || p.rows == 0 || p.columns == 0 || batch.forbids) continue;
-      std::mt19937_64 random(static_cast<std::uint64_t>(seed));
-      std::vector<std::int64_t> x(p.columns);
-      for (std::int64_t k = 0; k < p.columns; ++k) x[k] = k;
-      if (p.rows > p.columns) x.resize(p.rows, -1);
-      std::shuffle(x.begin(), x.end(), random);
-      x.resize(p.rows);
-      MoveTable table(costs);
-      table.load(x);
-      std::vector<std::vector<std::int64_t>> banned(p.rows, std::vector<std::int64_t>(p.columns + 1, 0));  // until
-      for (std::int64_t step = 1; step <= 60; ++step) {
-        const double value = costs.evaluate(x.data());
-        double cheapest = kInfinity, cheapest_allowed = kInfinity;
-        auto attempt = [&](std::vector<std::int64_t> moved, bool is_allowed) {
-          const double delta = costs.evaluate(moved.data()) - value;
-          cheapest = std::min(cheapest, delta);
-          if (is_allowed) cheapest_allowed = std::min(cheapest_allowed, delta);
-        };
-        auto may = [&](std::int64_t row, std::int64_t column) { return banned[row][column + 1] <= step; };
-        for (std::int64_t i = 0; i < p.rows; ++i) {
-          for (std::int64_t k = -1; k < p.columns; ++k) {
-            const auto owner = k < 0 ? x.end() : std::find(x.begin(), x.end(), k);
-            if (x[i] == k || (p.complete && (k < 0 || owner != x.end()))) continue;
-            std::vector<std::int64_t> moved = x;
-            if (owner != x.end()) moved[owner - x.begin()] = -1;
-            moved[i] = k;
-            attempt(moved, may(i, k));
-          }
-          for (std::int64_t j = 0; j < i; ++j) {
-            if (x[i] < 0 && x[j] < 0) continue;
-            std::vector<std::int64_t> moved = x;
-            std::swap(moved[i], moved[j]);
-            attempt(moved, may(i, x[j]) || may(j, x[i]));
-          }
-        }
-        const bool aspires = random() % 8 == 0;
-        const double wanted = aspires ? cheapest : cheapest_allowed;
-        const Move move = table.best_move(step, aspires ? kBarrierTest : -kBarrierTest, kBarrierTest);
-        check((move.row >= 0) == (wanted < kInfinity), "a move is found where there is one", seed, b);
-        if (move.row < 0) continue;
-        check(std::fabs(static_cast<double>(move.delta) - wanted) < 1e-4, "the cheapest move is found", seed, b);
-        const std::int64_t until = step + 1 + static_cast<std::int64_t>(random() % 9);
-        banned[move.row][x[move.row] + 1] = until;
-        if (move.other >= 0) banned[move.other][x[move.other] + 1] = until;
-        table.apply(move, until);
-        x = table.assignment();
-        check(std::fabs(costs.evaluate(x.data()) - value - wanted) < 1e-4, "a move costs what it claims", seed, b);
+void check_moves(const LawlerProblem<double>& p, const PairCosts& costs, std::mt19937_64& random, std::int64_t seed,
+                 std::int64_t b) {
+  std::vector<std::int64_t> x(p.columns);
+  for (std::int64_t k = 0; k < p.columns; ++k) x[k] = k;
+  if (p.rows > p.columns) x.resize(p.rows, -1);
+  std::shuffle(x.begin(), x.end(), random);
+  x.resize(p.rows);
+  MoveTable table(costs);
+  table.load(x);
+  std::vector<std::vector<std::int64_t>> banned(p.rows, std::vector<std::int64_t>(p.columns + 1, 0));  // until
+  for (std::int64_t step = 1; step <= 60; ++step) {
+    const double value = costs.evaluate(x.data());
+    double cheapest = kInfinity, cheapest_allowed = kInfinity;
+    auto attempt = [&](std::vector<std::int64_t> moved, bool is_allowed) {
+      const double delta = costs.evaluate(moved.data()) - value;
+      cheapest = std::min(cheapest, delta);
+      if (is_allowed) cheapest_allowed = std::min(cheapest_allowed, delta);
+    };
+    auto may = [&](std::int64_t row, std::int64_t column) { return banned[row][column + 1] <= step; };
+    for (std::int64_t i = 0; i < p.rows; ++i) {
+      for (std::int64_t k = -1; k < p.columns; ++k) {
+        const auto owner = k < 0 ? x.end() : std::find(x.begin(), x.end(), k);
+        if (x[i] == k || (p.complete && (k < 0 || owner != x.end()))) continue;
+        std::vector<std::int64_t> moved = x;
+        if (owner != x.end()) moved[owner - x.begin()] = -1;
+        moved[i] = k;
+        attempt(moved, may(i, k));
+      }
+      for (std::int64_t j = 0; j < i; ++j) {
+        if (x[i] < 0 && x[j] < 0) continue;
+        std::vector<std::int64_t> moved = x;
+        std::swap(moved[i], moved[j]);
+        attempt(moved, may(i, x[j]) || may(j, x[i]));
       }
     }
+    const bool aspires = random() % 8 == 0;
+    const double wanted = aspires ? cheapest : cheapest_allowed;
+    const Move move = table.best_move(step, aspires ? kBarrierTest : -kBarrierTest, kBarrierTest);
+    check((move.row >= 0) == (wanted < kInfinity), "a move is found where there is one", seed, b);
+    if (move.row < 0) continue;
+    check(std::fabs(static_cast<double>(move.delta) - wanted) < 1e-4, "the cheapest move is found", seed, b);
+    const std::int64_t until = step + 1 + static_cast<std::int64_t>(random() % 9);
+    banned[move.row][x[move.row] + 1] = until;
+    if (move.other >= 0) banned[move.other][x[move.other] + 1] = until;
+    table.apply(move, until);
+    x = table.assignment();
+    check(std::fabs(costs.evaluate(x.data()) - value - wanted) < 1e-4, "a move costs what it claims", seed, b);
   }
 }
 
@@ -302,8 +302,8 @@ int main() {
   graphmatch::test_random_batches<double>(1000, 60);
   graphmatch::test_invalid_input();
   graphmatch::test_warm_assignments();
-  graphmatch::test_fusion();
-  graphmatch::test_move_prices();
+  graphmatch::for_each_problem(5000, 60, 4, 6, 10, graphmatch::check_fusion);
+  graphmatch::for_each_problem(6000, 120, 3, 7, 14, graphmatch::check_moves);
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
