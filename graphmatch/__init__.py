@@ -15,11 +15,12 @@ from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
 from graphmatch.result import MatchResult, SolverState, Stage, Status
 from graphmatch.solve import solve
-from graphmatch.solvers import LAP, LPMP, BranchAndBound, BruteForce, DualAscent, Fusion, Portfolio, Solver, Tabu
+from graphmatch.solvers import FAQ, LAP, LPMP, BranchAndBound, BruteForce, DualAscent, Fusion, Portfolio, Solver, Tabu
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "FAQ",
     "IMLE",
     "LAP",
     "LPMP",

@@ -139,3 +139,10 @@ def option(where: str, argument: str, value: float, holds: bool, rule: str, cure
     """Checks one option of a solver, an estimator or a layer."""
     if not holds:
         raise ValueError(message(where, argument, rule, repr(value), cure))
+
+
+def budget(where: str, max_gap: float, time_limit: float | None) -> None:
+    """Checks the two options that end a search early."""
+    if time_limit is not None:
+        option(where, "time_limit", time_limit, time_limit > 0, "be positive seconds", "None is no limit.")
+    option(where, "max_gap", max_gap, 0 <= max_gap < torch.inf, "be at least 0", "Try 1e-6.")

@@ -21,6 +21,8 @@ Answers = tuple[Tensor, ...]
 
 # Methods of `lawler_solve`, numbered as in csrc/core/lawler_solver.hpp.
 DUAL_ASCENT, TABU, FUSION, BRANCH_AND_BOUND, PORTFOLIO = range(5)
+# Methods of `qap_solve`, numbered as in csrc/core/qap_solver.hpp.
+QAP_FAQ, QAP_TABU, QAP_DUAL_ASCENT, QAP_PORTFOLIO = range(4)
 
 _LAWLER = (
     "Tensor unary_costs, Tensor quadratic_costs, Tensor edges1, Tensor edges2, Tensor? sizes, float? unmatched_cost"
@@ -40,11 +42,18 @@ _library.define(
     tags=torch.Tag.pt2_compliant_tag,
 )
 _library.define(
+    "qap_solve(Tensor flow, Tensor distance, Tensor? linear, Tensor? sizes, Tensor? start, int method, "
+    "int max_iterations, int runs, int steps, float effort, float tolerance, bool sinkhorn, float temperature, "
+    f"bool refine, float max_gap, int seed, float? time_limit, int threads) -> ({_ANSWERS})",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_library.define(
     f"lawler_objective({_LAWLER}, Tensor assignment, int threads) -> Tensor", tags=torch.Tag.pt2_compliant_tag
 )
 
 linear_assignment = torch.ops.graphmatch.linear_assignment.default
 lawler_solve = torch.ops.graphmatch.lawler_solve.default
+qap_solve = torch.ops.graphmatch.qap_solve.default
 lawler_objective = torch.ops.graphmatch.lawler_objective.default
 
 
@@ -216,6 +225,59 @@ def _lawler_solve(
     return (*answers, *kept)
 
 
+@torch.library.impl(_library, "qap_solve", "CPU")
+def _qap_solve(
+    flow: Tensor,
+    distance: Tensor,
+    linear: Tensor | None,
+    sizes: Tensor | None,
+    start: Tensor | None,
+    method: int,
+    max_iterations: int,
+    runs: int,
+    steps: int,
+    effort: float,
+    tolerance: float,
+    sinkhorn: bool,
+    temperature: float,
+    refine: bool,
+    max_gap: float,
+    seed: int,
+    time_limit: float | None,
+    threads: int,
+) -> Answers:
+    """Dense problems by one of the native methods; threads that a time limit would leave idle search as well."""
+    batch, nodes, _ = flow.shape
+    given = {"flow": flow, "distance": distance, "linear": linear, "start": start}
+    tensors = {name: _inner_contiguous(tensor) for name, tensor in given.items() if tensor is not None}
+    sizes = None if sizes is None else sizes.contiguous()
+    answers = _empty_answers(batch, nodes, flow.device)
+    problems = _cpu.QapArguments(
+        batch=batch,
+        nodes=nodes,
+        sizes=0 if sizes is None else sizes.data_ptr(),
+        is_double=flow.dtype == torch.float64,
+        **{name: tensors[name].data_ptr() if name in tensors else 0 for name in given},
+        **{f"{name}_batch_stride": _batch_stride(tensors[name]) if name in tensors else 0 for name in given},
+    )
+    options = _cpu.QapOptions(
+        method=method,
+        max_gap=max_gap,
+        seed=seed % 2**64,
+        max_iterations=max_iterations,
+        runs=runs,
+        steps=steps,
+        effort=effort,
+        tolerance=tolerance,
+        sinkhorn=sinkhorn,
+        temperature=temperature,
+        refine=refine,
+    )
+    islands = 1 if time_limit is None else max(threads // max(batch, 1), 1)
+    _cpu.qap_solve(problems, options, islands, _budget(time_limit, threads), _native_answers(answers))
+    return answers
+
+
 @torch.library.impl(_library, "lawler_objective", "CPU")
 def _lawler_objective(
     unary_costs: Tensor,
@@ -278,6 +340,11 @@ def _lawler_solve_fake(unary_costs: Tensor, quadratic_costs: Tensor, *others: ob
     batch, rows, _ = unary_costs.shape
     kept = _empty_state(batch if others[-1] else 0, unary_costs, quadratic_costs.shape[1])
     return (*_empty_answers(batch, rows, unary_costs.device), *kept)
+
+
+@torch.library.register_fake("graphmatch::qap_solve", lib=_library)
+def _qap_solve_fake(flow: Tensor, *unused: object) -> Answers:
+    return _empty_answers(flow.shape[0], flow.shape[1], flow.device)
 
 
 @torch.library.register_fake("graphmatch::lawler_objective", lib=_library)

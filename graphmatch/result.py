@@ -42,6 +42,8 @@ class Stage(IntEnum):
     TABU = 3
     FUSION = 4
     BRANCH_AND_BOUND = 5
+    FAQ = 6
+    MEMETIC = 7
 
 
 @dataclass(frozen=True, eq=False)

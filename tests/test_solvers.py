@@ -45,6 +45,8 @@ CONTRACTS = [
         )
         for kind in ("lawler", "koopmans_beckmann")
     ),
+    Contract(gm.FAQ(starts=2, refine=True), "koopmans_beckmann", exact=False),
+    Contract(gm.FAQ(linear_step="sinkhorn"), "koopmans_beckmann", exact=False),
     Contract(gm.BruteForce(), "linear", exact=True, threaded=False),
     Contract(gm.BruteForce(), "lawler", exact=True, threaded=False),
     Contract(gm.BruteForce(), "koopmans_beckmann", exact=True, threaded=False),

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "bindings/lawler_arguments.hpp"
 #include "bindings/openmp.hpp"
@@ -16,6 +17,7 @@
 #include "core/lawler_solver.hpp"
 #include "core/linear.hpp"
 #include "core/objective_kernel.hpp"
+#include "core/qap_solver.hpp"
 #include "core/team.hpp"
 
 namespace py = pybind11;
@@ -173,6 +175,70 @@ void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t colum
   });
 }
 
+// A batch of dense problems: three matrices each (linear may be null) of `nodes` padded rows, and a point to start
+// from.
+struct QapArguments {
+  std::int64_t batch, nodes;
+  std::uintptr_t flow, distance, linear;
+  std::int64_t flow_batch_stride, distance_batch_stride, linear_batch_stride;
+  std::uintptr_t sizes;  // 0: every problem has the padded size
+  std::uintptr_t start;  // double; 0 = none
+  std::int64_t start_batch_stride;
+  bool is_double;
+
+  template <class T>
+  QapProblem<T> problem(std::int64_t index) const {
+    QapProblem<T> view;
+    view.nodes = sizes == 0 ? nodes : pointer<const std::int64_t>(sizes)[index];
+    require(0 <= view.nodes && view.nodes <= nodes,
+            "sizes of problem " + std::to_string(index) + " must fit into the padded batch");
+    view.stride = nodes;
+    view.flow = pointer<const T>(flow) + index * flow_batch_stride;
+    view.distance = pointer<const T>(distance) + index * distance_batch_stride;
+    view.linear = linear == 0 ? nullptr : pointer<const T>(linear) + index * linear_batch_stride;
+    return view;
+  }
+  const double* point(std::int64_t index) const {
+    return start == 0 ? nullptr : pointer<const double>(start) + index * start_batch_stride;
+  }
+};
+
+// `islands` searches of each problem with seeds of their own; the best of their answers, the first of equal ones.
+void qap_solve(const QapArguments& arguments, const QapOptions& options, std::int64_t islands, const Budget& budget,
+               const Answers& answers) {
+  require(islands >= 1, "islands must be at least 1");
+  const std::int64_t count = arguments.batch * islands;
+  std::vector<Solution> solutions(static_cast<std::size_t>(count));
+  std::vector<std::int64_t> assignments(static_cast<std::size_t>(count * arguments.nodes), -1);
+  std::atomic<std::int64_t> waiting{count};
+  budget.run(count, [&](std::int64_t task, Stop& call) {
+    const double rounds = static_cast<double>(waiting.fetch_sub(1)) / static_cast<double>(budget.threads);
+    Stop stop(call, budget.time_limit < 0 ? -1.0 : std::max(call.seconds_left(), 0.0) / std::max(rounds, 1.0));
+    QapOptions own = options;
+    own.seed += static_cast<std::uint64_t>(task % islands);
+    const std::int64_t index = task / islands;
+    std::int64_t* assignment = assignments.data() + task * arguments.nodes;
+    solutions[task] = arguments.is_double
+                          ? solve_qap(arguments.problem<double>(index), own, arguments.point(index), stop, assignment)
+                          : solve_qap(arguments.problem<float>(index), own, arguments.point(index), stop, assignment);
+  });
+  for (std::int64_t index = 0; index < arguments.batch; ++index) {
+    const auto first = solutions.begin() + index * islands;
+    const auto better = [](const Solution& a, const Solution& b) { return a.objective < b.objective; };
+    const auto best = std::min_element(first, first + islands, better);
+    Solution solution = *best;
+    for (auto other = first; other != first + islands; ++other) {
+      if (other == best) continue;
+      solution.iterations += other->iterations;
+      solution.lower_bound = std::max(solution.lower_bound, std::min(other->lower_bound, solution.objective));
+      if (other->status == Status::kOptimal && other->objective == solution.objective) solution.status = other->status;
+    }
+    std::copy_n(assignments.data() + (best - solutions.begin()) * arguments.nodes, arguments.nodes,
+                answers.cleared_assignment(index, arguments.nodes));
+    answers.write(index, solution);
+  }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native_cpu, module) {
@@ -190,6 +256,50 @@ PYBIND11_MODULE(_native_cpu, module) {
            }),
            py::kw_only(), py::arg("method"), py::arg("max_gap"), py::arg("seed"), py::arg("max_iterations"),
            py::arg("runs"), py::arg("steps"), py::arg("max_nodes"), py::arg("effort"));
+
+  py::class_<QapOptions>(module, "QapOptions")
+      .def(py::init([](std::int64_t method, double max_gap, std::uint64_t seed, std::int64_t max_iterations,
+                       std::int64_t runs, std::int64_t steps, double effort, double tolerance, bool sinkhorn,
+                       double temperature, bool refine) {
+             require(method >= 0 && method <= static_cast<std::int64_t>(QapMethod::kPortfolio), "no such method");
+             return QapOptions{static_cast<QapMethod>(method),
+                               max_gap,
+                               seed,
+                               max_iterations,
+                               runs,
+                               steps,
+                               effort,
+                               tolerance,
+                               sinkhorn,
+                               temperature,
+                               refine};
+           }),
+           py::kw_only(), py::arg("method"), py::arg("max_gap"), py::arg("seed"), py::arg("max_iterations"),
+           py::arg("runs"), py::arg("steps"), py::arg("effort"), py::arg("tolerance"), py::arg("sinkhorn"),
+           py::arg("temperature"), py::arg("refine"));
+
+  py::class_<QapArguments>(module, "QapArguments")
+      .def(py::init([](std::int64_t batch, std::int64_t nodes, std::uintptr_t flow, std::uintptr_t distance,
+                       std::uintptr_t linear, std::int64_t flow_batch_stride, std::int64_t distance_batch_stride,
+                       std::int64_t linear_batch_stride, std::uintptr_t sizes, std::uintptr_t start,
+                       std::int64_t start_batch_stride, bool is_double) {
+             require(batch >= 0 && nodes >= 0, "sizes must not be negative");
+             return QapArguments{batch,
+                                 nodes,
+                                 flow,
+                                 distance,
+                                 linear,
+                                 flow_batch_stride,
+                                 distance_batch_stride,
+                                 linear_batch_stride,
+                                 sizes,
+                                 start,
+                                 start_batch_stride,
+                                 is_double};
+           }),
+           py::kw_only(), py::arg("batch"), py::arg("nodes"), py::arg("flow"), py::arg("distance"), py::arg("linear"),
+           py::arg("flow_batch_stride"), py::arg("distance_batch_stride"), py::arg("linear_batch_stride"),
+           py::arg("sizes"), py::arg("start"), py::arg("start_batch_stride"), py::arg("is_double"));
 
   py::class_<Budget>(module, "Budget")
       .def(py::init([](double time_limit, std::int64_t threads) { return Budget{time_limit, threads}; }), py::kw_only(),
@@ -217,6 +327,8 @@ PYBIND11_MODULE(_native_cpu, module) {
              py::arg("budget"), py::arg("answers"));
   module.def("lawler_objective", &evaluate_lawler_objective, py::arg("problems"), py::arg("assignment"),
              py::arg("budget"), py::arg("objective"));
+  module.def("qap_solve", &qap_solve, py::arg("problems"), py::arg("options"), py::arg("islands"), py::arg("budget"),
+             py::arg("answers"));
   module.def("linear_assignment", &linear_assignment, py::kw_only(), py::arg("batch"), py::arg("rows"),
              py::arg("columns"), py::arg("costs"), py::arg("batch_stride"), py::arg("sizes"), py::arg("complete"),
              py::arg("unmatched_cost"), py::arg("is_double"), py::arg("budget"), py::arg("answers"));

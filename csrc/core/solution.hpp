@@ -17,6 +17,8 @@ enum class Stage : std::int64_t {
   kTabu = 3,
   kFusion = 4,
   kBranchAndBound = 5,
+  kFaq = 6,
+  kMemetic = 7,  // the tabu search of a crossover
 };
 
 struct Solution {

@@ -4,6 +4,7 @@ from graphmatch.solvers.base import Solver, WarmStartSolver
 from graphmatch.solvers.branch_and_bound import BranchAndBound
 from graphmatch.solvers.brute_force import BruteForce
 from graphmatch.solvers.dual_ascent import DualAscent
+from graphmatch.solvers.faq import FAQ
 from graphmatch.solvers.fusion import Fusion
 from graphmatch.solvers.lap import LAP
 from graphmatch.solvers.lpmp import LPMP
@@ -11,6 +12,7 @@ from graphmatch.solvers.portfolio import Portfolio, quick_solver
 from graphmatch.solvers.tabu import Tabu
 
 __all__ = [
+    "FAQ",
     "LAP",
     "LPMP",
     "BranchAndBound",

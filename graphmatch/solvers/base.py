@@ -12,6 +12,7 @@ from torch import Tensor
 from graphmatch import _check, _ops
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem
 from graphmatch.result import MatchResult, SolverState
+from graphmatch.solvers.call import QapCall, assemble, host_costs, solve_dense, thread_count
 
 
 class Solver(Protocol):
@@ -43,36 +44,6 @@ def take_kind(where: str, problem: object, kind: type[P], cure: str) -> P:
     if not isinstance(problem, kind):
         raise TypeError(_check.message(where, "problem", f"be a {kind.__name__}", type(problem).__name__, cure))
     return problem
-
-
-def host_costs(where: str, costs: Tensor, on_cpu: bool) -> Tensor:
-    """Returns costs on the CPU in float32 or float64, the two types native solvers take."""
-    if costs.device.type != "cpu" and not on_cpu:
-        raise ValueError(
-            _check.message(
-                where,
-                "the problem",
-                "be on the CPU",
-                f"device {costs.device}",
-                "Set on_cpu=True on the solver to copy it there and the answer back.",
-            )
-        )
-    costs = costs.detach().cpu()
-    return costs if costs.dtype in (torch.float32, torch.float64) else costs.float()
-
-
-def thread_count(where: str, threads: int | None) -> int:
-    """Returns the number of threads of a call: the option, or PyTorch's."""
-    if threads is None:
-        return torch.get_num_threads()
-    _check.option(where, "threads", threads, threads >= 1, "be at least 1", "None takes torch.get_num_threads().")
-    return threads
-
-
-def assemble(problem: Problem, answers: tuple[Tensor, ...], device: torch.device) -> MatchResult:
-    """Returns answers (assignment, objective, bound, status, iterations[, stage]) as a result on the given device."""
-    assignment, objective, bound, status, iterations, *stage = (answer.to(device) for answer in answers)
-    return MatchResult(problem, assignment, objective, bound, status, iterations, stage[0] if stage else None)
 
 
 @dataclass(frozen=True)
@@ -110,18 +81,18 @@ class LawlerSolver(ABC):
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        where = type(self).__name__
-        if self.time_limit is not None:
-            positive = self.time_limit > 0
-            _check.option(where, "time_limit", self.time_limit, positive, "be positive seconds", "None is no limit.")
-        _check.option(where, "max_gap", self.max_gap, 0 <= self.max_gap < torch.inf, "be at least 0", "Try 1e-6.")
+        _check.budget(type(self).__name__, self.max_gap, self.time_limit)
 
     @abstractmethod
     def call(self) -> LawlerCall:
         """Returns the native call of this solver."""
 
+    def dense_call(self, nodes: int) -> QapCall | None:
+        """Returns the native call for dense problems of this size; None = they are solved as Lawler problems."""
+        return None
+
     def solve(self, problem: Problem) -> MatchResult:
-        """Returns matchings and bounds; dense problems are solved as Lawler problems."""
+        """Returns matchings and bounds."""
         return self._solve(problem, None)
 
     def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
@@ -131,6 +102,9 @@ class LawlerSolver(ABC):
     def _solve(self, problem: Problem, state: SolverState | None) -> MatchResult:
         where = type(self).__name__
         if isinstance(problem, KoopmansBeckmannProblem):
+            dense = self.dense_call(problem.flow.shape[1])
+            if dense is not None:
+                return self._solve_dense(problem, dense, state)
             lawler = problem.to_lawler()
         else:
             lawler = take_kind(where, problem, LawlerProblem, "Use LAP for linear costs.")
@@ -139,7 +113,7 @@ class LawlerSolver(ABC):
         device = lawler.unary_costs.device
         warm: tuple[Tensor | None, ...] = (None, None, None, None)
         if state is not None:
-            check_state(where, state, lawler)
+            check_state(where, state, tuple(lawler.unary_costs.shape))
             warm = tuple(value.cpu() for value in (state.messages, state.potentials, state.scale, state.matching))
         call = self.call()
         *answers, messages, potentials, scale = _ops.lawler_solve(
@@ -168,14 +142,46 @@ class LawlerSolver(ABC):
         kept = (messages.to(device), potentials.to(device), scale.to(device))
         return replace(result, state=SolverState(result.assignment, *kept))
 
+    def _solve_dense(self, problem: KoopmansBeckmannProblem, call: QapCall, state: SolverState | None) -> MatchResult:
+        where = type(self).__name__
+        batch, nodes, _ = problem.flow.shape
+        start = None
+        if state is not None:
+            check_state(where, state, (batch, nodes, nodes))
+            known = state.matching.cpu().repeat(batch // max(len(state.matching), 1), 1)
+            start = (known[:, :, None] == torch.arange(nodes)).double()
+        result = solve_dense(
+            where,
+            problem,
+            call,
+            max_gap=self.max_gap,
+            time_limit=self.time_limit,
+            threads=self.threads,
+            on_cpu=self.on_cpu,
+            start=start,
+        )
+        if not self.keep_state:
+            return result
+        device = problem.flow.device
+        # Dense problems have no duals to keep.
+        return replace(
+            result,
+            state=SolverState(
+                result.assignment,
+                torch.zeros(batch, 0, nodes + 1, device=device),
+                torch.zeros(batch, nodes, device=device),
+                torch.zeros(batch, dtype=torch.float64, device=device),
+            ),
+        )
 
-def check_state(where: str, state: SolverState, problem: LawlerProblem) -> None:
-    """Checks that a state is one of problems of these sizes; problem i takes entry i modulo the state's batch."""
+
+def check_state(where: str, state: SolverState, shape: tuple[int, ...]) -> None:
+    """Checks that a state is one of problems of shape (b, n1, n2); problem i takes entry i modulo the state's batch."""
     if not isinstance(state, SolverState):
         raise TypeError(
             _check.message(where, "state", "be a SolverState", _check.describe(state), "Pass result.state.")
         )
-    batch, n1, n2 = problem.unary_costs.shape
+    batch, n1, n2 = shape
     expected = {
         "scale": (torch.float64, 1, None),
         "matching": (torch.int64, 2, n1),

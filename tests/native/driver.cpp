@@ -18,6 +18,7 @@
 #include "core/lap.hpp"
 #include "core/lawler_solver.hpp"
 #include "core/move_table.hpp"
+#include "dense.hpp"
 #include "problems.hpp"
 
 namespace graphmatch {
@@ -304,6 +305,7 @@ int main() {
   graphmatch::test_warm_assignments();
   graphmatch::for_each_problem(5000, 60, 4, 6, 10, graphmatch::check_fusion);
   graphmatch::for_each_problem(6000, 120, 3, 7, 14, graphmatch::check_moves);
+  graphmatch::test_dense_problems();
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
