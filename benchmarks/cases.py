@@ -124,3 +124,68 @@ def _differences(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=1)[None, :]
     return (left @ right.T) / lengths
+
+
+@dataclass(frozen=True)
+class DenseInstance:
+    """One dense quadratic problem in numpy.
+
+    Attributes:
+        name: Of the file or the family.
+        flow: (n, n) float64.
+        distance: (n, n) float64.
+        best: Best known value; None where nobody has published one.
+    """
+
+    name: str
+    flow: np.ndarray
+    distance: np.ndarray
+    best: float | None = None
+
+    @property
+    def nodes(self) -> int:
+        """Number of facilities n."""
+        return len(self.flow)
+
+    def objective(self, assignment: np.ndarray) -> float:
+        """Evaluates a permutation (n,): one judge for all solvers, independent of them.
+
+        Raises:
+            ValueError: If the assignment is no permutation.
+        """
+        if not np.array_equal(np.sort(assignment), np.arange(self.nodes)):
+            received = assignment.tolist()
+            raise ValueError(f"DenseInstance: assignment must be a permutation; got {received}. Its solver is wrong.")
+        return float((self.flow * self.distance[np.ix_(assignment, assignment)]).sum())
+
+    def gap(self, assignment: np.ndarray) -> float:
+        """Returns the excess over the best known value, relative to it unless that is 0; NaN where there is none."""
+        if self.best is None:
+            return float("nan")
+        return (self.objective(assignment) - self.best) / (abs(self.best) or 1.0)
+
+    def problem(self) -> gm.KoopmansBeckmannProblem:
+        """Returns the instance as a batch of one problem."""
+        return gm.KoopmansBeckmannProblem(torch.from_numpy(self.flow)[None], torch.from_numpy(self.distance)[None])
+
+
+def dense_instance(family: str, nodes: int, seed: int) -> DenseInstance:
+    """Draws one dense instance; the order of the draws is part of the definition.
+
+    "uniform": both matrices symmetric, integers from 0 to 99: nothing to hold on to. "grid": distances between the
+    cells of a grid as square as `nodes` allows, few and small flows: a layout problem.
+    """
+    rng = np.random.default_rng(1000 * nodes + seed)
+
+    def symmetric(matrix: np.ndarray) -> np.ndarray:
+        upper = np.triu(matrix, 1)
+        return upper + upper.T
+
+    if family == "uniform":
+        flow, distance = (symmetric(rng.integers(0, 100, (nodes, nodes))) for _ in range(2))
+    else:
+        columns = int(np.ceil(np.sqrt(nodes)))
+        cells = np.stack(np.divmod(np.arange(nodes), columns), axis=1)
+        distance = np.abs(cells[:, None, :] - cells[None, :, :]).sum(-1)
+        flow = symmetric(rng.integers(1, 11, (nodes, nodes)) * (rng.random((nodes, nodes)) < 0.4))
+    return DenseInstance(f"{family}{nodes}-{seed}", flow.astype(np.float64), distance.astype(np.float64))

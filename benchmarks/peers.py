@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, quadratic_assignment
 
-from benchmarks.cases import Instance
+from benchmarks.cases import DenseInstance, Instance
 
 LapSolver = Callable[[np.ndarray], np.ndarray]
 
@@ -72,3 +72,47 @@ def lapx_lap(costs: np.ndarray) -> np.ndarray:
 LAP_PEERS: dict[str, LapSolver] = {"scipy": scipy_lap, "lapx": lapx_lap}
 # Names to import, where they differ from those of the peers.
 LAP_PACKAGES = {"lapx": "lap"}
+
+DenseSolver = Callable[[DenseInstance], np.ndarray]
+
+
+def _scipy_qap(method: str, starts: int) -> DenseSolver:
+    """Returns SciPy's solver as users call it: the best of several seeds where there is more than one start."""
+
+    def solve(instance: DenseInstance) -> np.ndarray:
+        answers = []
+        for seed in range(starts):
+            options: dict[str, Any] = {"rng": seed}
+            if method == "faq" and starts > 1:
+                options["P0"] = "randomized"
+            answers.append(quadratic_assignment(instance.flow, instance.distance, method=method, options=options))
+        return np.asarray(min(answers, key=lambda answer: answer.fun).col_ind)
+
+    return solve
+
+
+def _pygmtools(name: str) -> DenseSolver:
+    """Returns a solver of pygmtools on the matrix of all n^4 affinities, none of them negative."""
+
+    def solve(instance: DenseInstance) -> np.ndarray:
+        pygm, torch = importlib.import_module("pygmtools"), importlib.import_module("torch")
+        flow, distance = (torch.from_numpy(matrix).float() for matrix in (instance.flow, instance.distance))
+        nodes = instance.nodes
+        # Its index of the pair (i, k) is k n + i.
+        affinity = -torch.kron(distance, flow)
+        affinity = (affinity + affinity.T) / 2
+        fits = torch.kron(1 - torch.eye(nodes), 1 - torch.eye(nodes))
+        affinity = affinity - affinity.min() * fits
+        matching = pygm.hungarian(getattr(pygm, name)(affinity, nodes, nodes, backend="pytorch"), backend="pytorch")
+        return matching.argmax(1).numpy()
+
+    return solve
+
+
+DENSE_PEERS: dict[str, DenseSolver] = {
+    "scipy FAQ": _scipy_qap("faq", 1),
+    "scipy FAQ x 10": _scipy_qap("faq", 10),
+    "scipy 2opt": _scipy_qap("2opt", 1),
+    **{f"pygmtools {name}": _pygmtools(name) for name in ("rrwm", "ipfp", "sm")},
+}
+DENSE_PACKAGES = {name: name.split()[0] for name in DENSE_PEERS}

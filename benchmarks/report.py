@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import alignment, qap_report
+from benchmarks import alignment, qap_dense_report, qap_report
 from benchmarks.machine import RESULTS
 from benchmarks.output import write_text
 from benchmarks.tables import Row, find, milliseconds, number, percent, table, values
@@ -83,6 +83,9 @@ _SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "qap-many": ("Many problems", qap_report.many),
     "qap-large": ("Large problems", qap_report.large),
     "qap-moved": ("Warm starts", qap_report.moved),
+    "qap-dense": ("Dense quadratic assignment: QAPLIB", qap_dense_report.qaplib),
+    "qap-dense-generated": ("Dense quadratic assignment: generated problems", qap_dense_report.generated),
+    "qap-dense-bounds": ("Dense quadratic assignment: bounds", qap_dense_report.bounds),
     "lap": ("Linear assignment", _lap),
     "gradients": ("Gradients through the matching", _gradients),
     "alignment-step": ("One step of the alignment loss", _alignment_step),

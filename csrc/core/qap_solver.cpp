@@ -20,6 +20,7 @@ namespace {
 // Budgets of the portfolio at effort 1. Tabu steps are per node.
 constexpr double kFirstSteps = 15.0;
 constexpr double kLongestSteps = 240.0;
+constexpr double kMedium = 40.0;          // nodes
 constexpr double kPatience = 4.0;         // pools in a row without a better permutation
 constexpr std::int64_t kProofNodes = 16;  // larger problems leave the dual ascent to those who ask for it
 constexpr double kProofRounds = 30.0;
@@ -145,8 +146,12 @@ class QapSearch {
 
   void run_portfolio() {
     MemeticOptions options;
-    options.steps = static_cast<std::int64_t>(std::ceil(kFirstSteps * static_cast<double>(costs_.nodes)));
-    options.longest = static_cast<std::int64_t>(std::ceil(kLongestSteps * static_cast<double>(costs_.nodes)));
+    // Steps cost n^2: large problems get shorter searches unless there is time for long ones.
+    const double nodes = static_cast<double>(costs_.nodes);
+    const double share =
+        std::clamp(options_.effort * kMedium * kMedium / (nodes * nodes), kFirstSteps / kLongestSteps, 1.0);
+    options.steps = static_cast<std::int64_t>(std::ceil(kFirstSteps * nodes));
+    options.longest = static_cast<std::int64_t>(std::ceil(kLongestSteps * share * nodes));
     options.goal = goal();
     QapMemetic memetic(costs_, *search_, random_, stop_);
     const std::vector<std::int64_t> rounded = offer_faq(nullptr, true);
