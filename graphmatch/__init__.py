@@ -7,13 +7,14 @@ lower bounds; gradient estimators send useful gradients through the discrete sol
 from graphmatch import io
 from graphmatch.affinity import cosine_affinity, edge_features
 from graphmatch.alignment import AlignmentDetails, BarycenterAlignment
+from graphmatch.assignment import linear_assignment
 from graphmatch.batch import stack_problems
 from graphmatch.gradients import IMLE, BlackBox, GradientEstimator
 from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
-from graphmatch.result import MatchResult, SolverState, Stage, Status
+from graphmatch.result import LinearState, MatchResult, SolverState, Stage, Status
 from graphmatch.solve import solve
 from graphmatch.solvers import FAQ, LAP, LPMP, BranchAndBound, BruteForce, DualAscent, Fusion, Portfolio, Solver, Tabu
 
@@ -37,6 +38,7 @@ __all__ = [
     "KoopmansBeckmannProblem",
     "LawlerProblem",
     "LinearProblem",
+    "LinearState",
     "MatchResult",
     "MatchingLayer",
     "MessagePassing",
@@ -53,6 +55,7 @@ __all__ = [
     "hamming_loss",
     "io",
     "knn_graph",
+    "linear_assignment",
     "masked_mean",
     "retrieval_accuracy",
     "solve",

@@ -33,7 +33,8 @@ _STATE = "Tensor? messages, Tensor? potentials, Tensor? scale, Tensor? matching,
 
 _library = torch.library.Library("graphmatch", "DEF")
 _library.define(
-    f"linear_assignment(Tensor costs, Tensor? sizes, float? unmatched_cost, int threads) -> ({_ANSWERS})",
+    "linear_assignment(Tensor costs, Tensor? sizes, float? unmatched_cost, int threads, Tensor? matching=None, "
+    f"Tensor? row_duals=None, Tensor? column_duals=None) -> ({_ANSWERS}, Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _library.define(
@@ -102,6 +103,21 @@ def _native_states(state: tuple[Tensor, Tensor, Tensor], matching: Tensor | None
     )
 
 
+def _empty_duals(costs: Tensor) -> tuple[Tensor, Tensor]:
+    batch, rows, columns = costs.shape
+    return costs.new_empty(batch, rows, dtype=torch.float64), costs.new_empty(batch, columns, dtype=torch.float64)
+
+
+def _native_linear_states(costs: Tensor, state: tuple[Tensor, Tensor, Tensor] | None) -> object:
+    """Returns matchings and duals as the native module takes them; None is no state."""
+    names = ("assignment", "row_duals", "column_duals")
+    addresses = dict.fromkeys(names, 0)
+    if state is not None:
+        addresses = {name: tensor.data_ptr() for name, tensor in zip(names, state, strict=True)}
+    batch = 0 if state is None else state[0].shape[0]
+    return _cpu.LinearStates(batch=batch, rows=costs.shape[1], columns=costs.shape[2], **addresses)
+
+
 def _inner_contiguous(tensor: Tensor) -> Tensor:
     """Returns the tensor with each problem contiguous; a batch axis of stride 0 (shared by all problems) is kept."""
     if tensor.shape[0] > 0 and tensor[0].is_contiguous():
@@ -149,11 +165,23 @@ def _budget(time_limit: float | None, threads: int) -> object:
 
 
 @torch.library.impl(_library, "linear_assignment", "CPU")
-def _linear_assignment(costs: Tensor, sizes: Tensor | None, unmatched_cost: float | None, threads: int) -> Answers:
-    """Exact linear assignment of costs (b, n1, n2)."""
+def _linear_assignment(
+    costs: Tensor,
+    sizes: Tensor | None,
+    unmatched_cost: float | None,
+    threads: int,
+    matching: Tensor | None = None,
+    row_duals: Tensor | None = None,
+    column_duals: Tensor | None = None,
+) -> Answers:
+    """Exact linear assignment of costs (b, n1, n2); returns the answers and the duals of rows and columns."""
     costs = _inner_contiguous(costs)
     sizes = None if sizes is None else sizes.contiguous()
     answers = _empty_answers(costs.shape[0], costs.shape[1], costs.device)
+    kept = _empty_duals(costs)
+    warm = None
+    if matching is not None and row_duals is not None and column_duals is not None:
+        warm = (matching.contiguous(), row_duals.contiguous(), column_duals.contiguous())
     _cpu.linear_assignment(
         batch=costs.shape[0],
         rows=costs.shape[1],
@@ -164,10 +192,12 @@ def _linear_assignment(costs: Tensor, sizes: Tensor | None, unmatched_cost: floa
         complete=unmatched_cost is None,
         unmatched_cost=0.0 if unmatched_cost is None else float(unmatched_cost),
         is_double=costs.dtype == torch.float64,
+        warm=_native_linear_states(costs, warm),
+        kept=_native_linear_states(costs, (answers[0], *kept)),
         budget=_budget(None, threads),
         answers=_native_answers(answers),
     )
-    return answers
+    return (*answers, *kept)
 
 
 @torch.library.impl(_library, "lawler_solve", "CPU")
@@ -331,8 +361,8 @@ def _lawler_objective_cuda(
 
 
 @torch.library.register_fake("graphmatch::linear_assignment", lib=_library)
-def _linear_assignment_fake(costs: Tensor, sizes: Tensor | None, unmatched_cost: float | None, threads: int) -> Answers:
-    return _empty_answers(costs.shape[0], costs.shape[1], costs.device)
+def _linear_assignment_fake(costs: Tensor, *others: object) -> Answers:
+    return (*_empty_answers(costs.shape[0], costs.shape[1], costs.device), *_empty_duals(costs))
 
 
 @torch.library.register_fake("graphmatch::lawler_solve", lib=_library)

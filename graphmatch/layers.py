@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from graphmatch import _check
 from graphmatch.gradients import IMLE, GradientEstimator, estimated_solution
 from graphmatch.problem import LawlerProblem, LinearProblem, unchecked
-from graphmatch.result import MatchResult, SolverState
+from graphmatch.result import MatchResult, State
 from graphmatch.solve import solve
 from graphmatch.solvers import Solver, WarmStartSolver
 
@@ -118,7 +118,7 @@ class _ProblemOracle:
             return result.matching, result.paid_pairs
         return (result.matching,)
 
-    def _warm_start(self, variants: int) -> SolverState | None:
+    def _warm_start(self, variants: int) -> State | None:
         """Returns where the first solve stopped: later ones ask for nearby costs, as the targets of a gradient do."""
         first = self.first_result
         takes_one = self.solver is None or isinstance(self.solver, WarmStartSolver)

@@ -67,6 +67,34 @@ class SolverState:
 
 
 @dataclass(frozen=True, eq=False)
+class LinearState:
+    """Optimal duals and matchings of linear problems: a certificate, and a warm start for the next `solve` by `LAP`.
+
+    row_duals[i] + column_duals[k] <= costs[i, k]. Where columns may stay free (n1 < n2, or with an `unmatched_cost`)
+    column_duals <= 0, where rows may (n1 > n2) row_duals <= 0, and an `unmatched_cost` is an upper limit of row_duals.
+    So no matching is cheaper than the sum of all duals; it equals the objective up to rounding.
+
+    Attributes:
+        matching: (b, n1) int64, the matchings found.
+        row_duals: (b, n1) float64 in units of the costs; 0 for padding and where there is no matching.
+        column_duals: (b, n2) float64, likewise.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> state = gm.solve(gm.LinearProblem(torch.tensor([[[4.0, 1.0], [2.0, 3.0]]]))).state
+        >>> float(state.row_duals.sum() + state.column_duals.sum())
+        3.0
+    """
+
+    matching: Tensor
+    row_duals: Tensor
+    column_duals: Tensor
+
+
+State = SolverState | LinearState
+
+
+@dataclass(frozen=True, eq=False)
 class MatchResult:
     """Matchings of a batch of problems.
 
@@ -97,7 +125,7 @@ class MatchResult:
     status: Tensor
     iterations: Tensor
     stage: Tensor | None = None
-    state: SolverState | None = None
+    state: State | None = None
 
     @property
     def absolute_gap(self) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from graphmatch import _check
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
-from graphmatch.result import MatchResult, SolverState
+from graphmatch.result import MatchResult, State
 from graphmatch.solvers import LAP, Portfolio, Solver, WarmStartSolver
 
 
-def solve(problem: Problem, solver: Solver | None = None, state: SolverState | None = None) -> MatchResult:
+def solve(problem: Problem, solver: Solver | None = None, state: State | None = None) -> MatchResult:
     """Solves every problem of a batch in one native call.
 
     Args:
@@ -49,5 +49,7 @@ def solve(problem: Problem, solver: Solver | None = None, state: SolverState | N
         return solver.solve(problem)
     if not isinstance(solver, WarmStartSolver):
         rule = "be left out for a solver that cannot be warm-started"
-        raise TypeError(_check.message("solve", "state", rule, type(solver).__name__, "Use Portfolio or DualAscent."))
+        raise TypeError(
+            _check.message("solve", "state", rule, type(solver).__name__, "Use Portfolio, DualAscent or LAP.")
+        )
     return solver.solve_from(state, problem)

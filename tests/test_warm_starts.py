@@ -318,8 +318,14 @@ def test_solvers_without_warm_starts_refuse_a_state(make_problem: Make):
     sentence = "^solve: state must be left out for a solver that cannot be warm-started; got BruteForce. Use Portfolio"
     with pytest.raises(TypeError, match=sentence):
         gm.solve(problem, gm.BruteForce(), state=state)
-    with pytest.raises(TypeError, match="got LAP"):
-        gm.solve(make_problem("linear", 13), state=state)
+
+
+def test_states_of_the_other_kind_of_problem_are_refused(make_problem: Make):
+    lawler, linear = make_problem("lawler", 13), make_problem("linear", 13)
+    with pytest.raises(TypeError, match=r"^LAP: state must be a LinearState; got SolverState"):
+        gm.solve(linear, state=gm.solve(lawler).state)
+    with pytest.raises(TypeError, match=r"^Portfolio: state must be a SolverState; got LinearState"):
+        gm.solve(lawler, state=gm.solve(linear).state)
 
 
 @dataclass(frozen=True)

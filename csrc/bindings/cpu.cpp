@@ -146,10 +146,38 @@ void evaluate_lawler_objective(const LawlerArguments& arguments, std::uintptr_t 
   });
 }
 
+// Matchings and duals of earlier solves of linear problems, or room for those of this one: `batch` entries of the
+// problems' padded sizes. Problem i of a larger batch takes entry i mod batch.
+struct LinearStates {
+  std::int64_t batch, rows, columns;
+  std::uintptr_t assignment, row_duals, column_duals;
+
+  LinearStart start(std::int64_t index) const {
+    if (batch == 0) return LinearStart{};
+    const std::int64_t entry = index % batch;
+    return LinearStart{pointer<const std::int64_t>(assignment) + entry * rows,
+                       pointer<const double>(row_duals) + entry * rows,
+                       pointer<const double>(column_duals) + entry * columns};
+  }
+  // Padding has no duals.
+  LinearDuals cleared(std::int64_t index) const {
+    const LinearDuals duals{pointer<double>(row_duals) + index * rows, pointer<double>(column_duals) + index * columns};
+    std::fill_n(duals.rows, rows, 0.0);
+    std::fill_n(duals.columns, columns, 0.0);
+    return duals;
+  }
+};
+
 void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t columns, std::uintptr_t costs,
                        std::int64_t batch_stride, std::uintptr_t sizes, bool complete, double unmatched_cost,
-                       bool is_double, const Budget& budget, const Answers& answers) {
-  auto solve = [&](auto element, std::int64_t index) {
+                       bool is_double, const LinearStates& warm, const LinearStates& kept, const Budget& budget,
+                       const Answers& answers) {
+  for (const LinearStates* states : {&warm, &kept}) {
+    require(states->batch == 0 || (states->rows == rows && states->columns == columns),
+            "states must be of problems of the same size");
+  }
+  require(kept.batch == batch, "there must be room for the duals of each problem");
+  auto solve = [&](auto& solver, auto element, std::int64_t index) {
     LinearProblem<decltype(element)> problem;
     problem.rows = rows;
     problem.columns = columns;
@@ -164,13 +192,23 @@ void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t colum
     problem.stride = columns;
     problem.complete = complete;
     problem.unmatched_cost = unmatched_cost;
-    answers.write(index, solve_linear(problem, answers.cleared_assignment(index, rows)));
+    answers.write(
+        index, solver.solve(problem, warm.start(index), kept.cleared(index), answers.cleared_assignment(index, rows)));
   };
-  budget.run(batch, [&](std::int64_t index, Stop&) {
+  // Small problems go to the threads in groups, which share their memory and the price of handing them out.
+  constexpr std::int64_t kCostsPerTask = 16384, kTasksPerThread = 4;
+  const std::int64_t fair = batch / std::max<std::int64_t>(kTasksPerThread * budget.threads, 1);
+  const std::int64_t small = kCostsPerTask / std::max<std::int64_t>(rows * columns, 1);
+  const std::int64_t group = std::max<std::int64_t>(std::min(fair, small), 1);
+  auto solve_group = [&](auto element, std::int64_t first) {
+    LinearSolver<decltype(element)> solver;
+    for (std::int64_t index = first; index < std::min(first + group, batch); ++index) solve(solver, element, index);
+  };
+  budget.run((batch + group - 1) / group, [&](std::int64_t task, Stop&) {
     if (is_double) {
-      solve(double{}, index);
+      solve_group(double{}, task * group);
     } else {
-      solve(float{}, index);
+      solve_group(float{}, task * group);
     }
   });
 }
@@ -323,6 +361,15 @@ PYBIND11_MODULE(_native_cpu, module) {
            py::kw_only(), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("pair_capacity"),
            py::arg("messages"), py::arg("potentials"), py::arg("scale"), py::arg("assignment"));
 
+  py::class_<LinearStates>(module, "LinearStates")
+      .def(py::init([](std::int64_t batch, std::int64_t rows, std::int64_t columns, std::uintptr_t assignment,
+                       std::uintptr_t row_duals, std::uintptr_t column_duals) {
+             require(batch >= 0 && rows >= 0 && columns >= 0, "sizes must not be negative");
+             return LinearStates{batch, rows, columns, assignment, row_duals, column_duals};
+           }),
+           py::kw_only(), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("assignment"),
+           py::arg("row_duals"), py::arg("column_duals"));
+
   module.def("lawler_solve", &lawler_solve, py::arg("problems"), py::arg("options"), py::arg("warm"), py::arg("kept"),
              py::arg("budget"), py::arg("answers"));
   module.def("lawler_objective", &evaluate_lawler_objective, py::arg("problems"), py::arg("assignment"),
@@ -331,7 +378,8 @@ PYBIND11_MODULE(_native_cpu, module) {
              py::arg("answers"));
   module.def("linear_assignment", &linear_assignment, py::kw_only(), py::arg("batch"), py::arg("rows"),
              py::arg("columns"), py::arg("costs"), py::arg("batch_stride"), py::arg("sizes"), py::arg("complete"),
-             py::arg("unmatched_cost"), py::arg("is_double"), py::arg("budget"), py::arg("answers"));
+             py::arg("unmatched_cost"), py::arg("is_double"), py::arg("warm"), py::arg("kept"), py::arg("budget"),
+             py::arg("answers"));
 }
 
 }  // namespace graphmatch

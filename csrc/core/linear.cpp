@@ -2,69 +2,140 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
+#include <limits>
 
-#include "core/lap.hpp"
+#include "core/simd.hpp"
 
 namespace graphmatch {
 namespace {
 
-// Copies the costs to double, transposed when there are more rows than columns to fill. False on NaN or -infinity.
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+// Duals beyond this are garbage: costs are far smaller, and sums of larger ones might overflow.
+constexpr double kLargestDual = 1e150;
+
 template <class T>
-bool copy_costs(const LinearProblem<T>& problem, bool transposed, std::vector<double>& costs) {
-  costs.resize(static_cast<std::size_t>(problem.rows * problem.columns));
+GRAPHMATCH_INLINE bool no_bad_cost(const T* costs, std::int64_t count) {
+  int bad = 0;
+  for (std::int64_t k = 0; k < count; ++k) bad |= costs[k] > -std::numeric_limits<T>::infinity() ? 0 : 1;
+  return bad == 0;
+}
+
+// Whether no cost is NaN or -infinity.
+GRAPHMATCH_MULTIVERSION bool are_costs(const float* costs, std::int64_t count) { return no_bad_cost(costs, count); }
+GRAPHMATCH_MULTIVERSION bool are_costs(const double* costs, std::int64_t count) { return no_bad_cost(costs, count); }
+
+template <class T>
+bool is_valid(const LinearProblem<T>& problem) {
+  if (!std::isfinite(problem.unmatched_cost)) return false;
+  if (problem.stride == problem.columns) return are_costs(problem.costs, problem.rows * problem.columns);
   for (std::int64_t i = 0; i < problem.rows; ++i) {
-    for (std::int64_t k = 0; k < problem.columns; ++k) {
-      const double cost = static_cast<double>(problem.costs[i * problem.stride + k]);
-      if (std::isnan(cost) || (std::isinf(cost) && cost < 0)) return false;
-      costs[transposed ? k * problem.rows + i : i * problem.columns + k] = cost;
-    }
+    if (!are_costs(problem.costs + i * problem.stride, problem.columns)) return false;
   }
   return true;
 }
 
-// Dual objective of the column duals alone: every row then takes its cheapest label. Valid for any duals that are at
-// most 0 on columns that may stay free, so rounding in the search cannot break it.
-double dual_bound(const std::vector<double>& costs, std::int64_t rows, std::int64_t columns, const double* unmatched,
-                  const std::vector<double>& column_duals) {
-  const bool may_stay_free = unmatched != nullptr || rows < columns;
-  double bound = 0.0;
-  double magnitude = 0.0;
-  auto add = [&](double term) {
-    bound += term;
-    magnitude += std::fabs(term);
-  };
-  for (std::int64_t k = 0; k < columns; ++k) add(may_stay_free ? std::min(column_duals[k], 0.0) : column_duals[k]);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    double lowest = unmatched != nullptr ? unmatched[i] : std::numeric_limits<double>::infinity();
-    for (std::int64_t k = 0; k < columns; ++k) {
-      lowest =
-          std::min(lowest, costs[i * columns + k] - (may_stay_free ? std::min(column_duals[k], 0.0) : column_duals[k]));
+// In square blocks: either side of the copy then meets whole cache lines.
+template <class T>
+void transpose(const T* source, std::int64_t stride, std::int64_t rows, std::int64_t columns, T* target) {
+  constexpr std::int64_t kBlock = 16;
+  for (std::int64_t i = 0; i < rows; i += kBlock) {
+    for (std::int64_t k = 0; k < columns; k += kBlock) {
+      const std::int64_t last_row = std::min(i + kBlock, rows), last_column = std::min(k + kBlock, columns);
+      for (std::int64_t a = i; a < last_row; ++a) {
+        for (std::int64_t b = k; b < last_column; ++b) target[b * rows + a] = source[a * stride + b];
+      }
     }
-    add(lowest);
   }
-  return bound - std::numeric_limits<double>::epsilon() * static_cast<double>(rows + columns + 1) * magnitude;
 }
 
 }  // namespace
 
 template <class T>
-Solution solve_linear(const LinearProblem<T>& problem, std::int64_t* assignment) {
+Solution LinearSolver<T>::solve(const LinearProblem<T>& problem, const LinearStart& start, const LinearDuals& duals,
+                                std::int64_t* assignment) {
   std::fill_n(assignment, problem.rows, -1);
-  const bool transposed = problem.complete && problem.rows > problem.columns;
-  std::vector<double> costs;
-  if (!copy_costs(problem, transposed, costs) || !std::isfinite(problem.unmatched_cost)) return invalid_solution();
+  if (!is_valid(problem)) return invalid_solution();
 
-  const std::int64_t rows = transposed ? problem.columns : problem.rows;
-  const std::int64_t columns = transposed ? problem.rows : problem.columns;
-  const std::vector<double> unmatched(static_cast<std::size_t>(rows), problem.unmatched_cost);
-  const double* prices = problem.complete ? nullptr : unmatched.data();
-  Lap<double> lap;
-  if (!lap.solve(rows, columns, costs.data(), columns, prices)) return infeasible_solution(1);
-
-  const std::vector<std::int64_t>& matched = transposed ? lap.column_to_row : lap.row_to_column;
-  std::copy(matched.begin(), matched.end(), assignment);
+  const Oriented oriented = orient(problem);
   Solution solution;
+  const double* known = oriented.transposed ? start.row_duals : start.column_duals;
+  if (known == nullptr || !warm(problem, oriented, known, assignment, solution)) {
+    if (!lap_.solve(oriented.rows, oriented.columns, oriented.costs, oriented.stride, oriented.unmatched)) {
+      std::fill_n(assignment, problem.rows, -1);
+      return infeasible_solution(1);
+    }
+    evaluate(problem, oriented, assignment, solution);
+  }
+  if (start.matching != nullptr && keeps(problem, start.matching, solution.objective)) {
+    std::copy_n(start.matching, problem.rows, assignment);
+    solution.stage = Stage::kWarmStart;
+  }
+  double* of_rows = oriented.transposed ? duals.columns : duals.rows;
+  double* of_columns = oriented.transposed ? duals.rows : duals.columns;
+  if (of_rows != nullptr) std::copy(lap_.u.begin(), lap_.u.end(), of_rows);
+  if (of_columns != nullptr) std::copy(lap_.v.begin(), lap_.v.end(), of_columns);
+  return solution;
+}
+
+template <class T>
+typename LinearSolver<T>::Oriented LinearSolver<T>::orient(const LinearProblem<T>& problem) {
+  if (problem.complete && problem.rows > problem.columns) {
+    transposed_.resize(static_cast<std::size_t>(problem.rows * problem.columns));
+    transpose(problem.costs, problem.stride, problem.rows, problem.columns, transposed_.data());
+    return {true, problem.columns, problem.rows, transposed_.data(), problem.rows, nullptr, true};
+  }
+  if (!problem.complete) unmatched_.assign(static_cast<std::size_t>(problem.rows), problem.unmatched_cost);
+  return {false,
+          problem.rows,
+          problem.columns,
+          problem.costs,
+          problem.stride,
+          problem.complete ? nullptr : unmatched_.data(),
+          !problem.complete || problem.rows < problem.columns};
+}
+
+// False where the duals were no good start: rounding may then have hidden the cheapest matching.
+template <class T>
+bool LinearSolver<T>::warm(const LinearProblem<T>& problem, const Oriented& oriented, const double* column_duals,
+                           std::int64_t* assignment, Solution& solution) {
+  lap_.v.resize(static_cast<std::size_t>(oriented.columns));
+  for (std::int64_t k = 0; k < oriented.columns; ++k) {
+    const double dual = std::fabs(column_duals[k]) < kLargestDual ? column_duals[k] : 0.0;
+    lap_.v[k] = oriented.columns_may_stay_free ? std::min(dual, 0.0) : dual;
+  }
+  if (!lap_.resolve(oriented.rows, oriented.columns, oriented.costs, oriented.stride, oriented.unmatched)) return false;
+  const double gap = evaluate(problem, oriented, assignment, solution);
+  double paid = 0.0;
+  for (std::int64_t i = 0; i < problem.rows; ++i) {
+    if (assignment[i] >= 0) paid += std::fabs(static_cast<double>(problem.costs[i * problem.stride + assignment[i]]));
+    if (assignment[i] < 0 && !problem.complete) paid += std::fabs(problem.unmatched_cost);
+  }
+  return gap <= 4.0 * kEpsilon * static_cast<double>(oriented.rows + oriented.columns) * paid;
+}
+
+// Turns the last solve of `lap_` into the answer and its duals into a certificate: each row then takes its cheapest
+// label, so that rounding in the search cannot break it. Returns the gap between both sums as they are.
+template <class T>
+double LinearSolver<T>::evaluate(const LinearProblem<T>& problem, const Oriented& oriented, std::int64_t* assignment,
+                                 Solution& solution) {
+  if (oriented.columns_may_stay_free) {
+    for (double& dual : lap_.v) dual = std::min(dual, 0.0);
+  }
+  lap_.tighten();
+  // Compensated summation: the error is that of the last rounding, whatever the number of terms.
+  double sum = 0.0, lost = 0.0, magnitude = 0.0;
+  for (const std::vector<double>* duals : {&lap_.v, &lap_.u}) {
+    for (const double dual : *duals) {
+      const double next = sum + dual;
+      lost += std::fabs(sum) >= std::fabs(dual) ? (sum - next) + dual : (dual - next) + sum;
+      sum = next;
+      magnitude += std::fabs(dual);
+    }
+  }
+  const double bound = sum + lost;
+  const std::vector<std::int64_t>& matched = oriented.transposed ? lap_.column_to_row : lap_.row_to_column;
+  std::copy(matched.begin(), matched.end(), assignment);
+  solution = Solution{};
   solution.status = Status::kOptimal;
   solution.iterations = 1;
   for (std::int64_t i = 0; i < problem.rows; ++i) {
@@ -74,11 +145,32 @@ Solution solve_linear(const LinearProblem<T>& problem, std::int64_t* assignment)
       solution.objective += problem.unmatched_cost;
     }
   }
-  solution.lower_bound = std::min(dual_bound(costs, rows, columns, prices, lap.v), solution.objective);
-  return solution;
+  // Half a unit in the last place for each row's dual, for the sum, and for this subtraction.
+  solution.lower_bound = std::min(bound - 2.0 * kEpsilon * magnitude, solution.objective);
+  return solution.objective - bound;
 }
 
-template Solution solve_linear(const LinearProblem<float>&, std::int64_t*);
-template Solution solve_linear(const LinearProblem<double>&, std::int64_t*);
+// Whether this is a matching of the problem that costs no more than the objective.
+template <class T>
+bool LinearSolver<T>::keeps(const LinearProblem<T>& problem, const std::int64_t* matching, double objective) {
+  taken_.assign(static_cast<std::size_t>(problem.columns), 0);
+  std::int64_t matched = 0;
+  double total = 0.0;
+  for (std::int64_t i = 0; i < problem.rows; ++i) {
+    const std::int64_t column = matching[i];
+    if (column == -1) {
+      if (!problem.complete) total += problem.unmatched_cost;
+      continue;
+    }
+    if (column < 0 || column >= problem.columns || taken_[column]) return false;
+    taken_[column] = 1;
+    ++matched;
+    total += static_cast<double>(problem.costs[i * problem.stride + column]);
+  }
+  return total <= objective && (!problem.complete || matched == std::min(problem.rows, problem.columns));
+}
+
+template class LinearSolver<float>;
+template class LinearSolver<double>;
 
 }  // namespace graphmatch

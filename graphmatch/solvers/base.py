@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphmatch import _check, _ops
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem
-from graphmatch.result import MatchResult, SolverState
+from graphmatch.result import MatchResult, SolverState, State
 from graphmatch.solvers.call import QapCall, assemble, host_costs, solve_dense, thread_count
 
 
@@ -31,7 +31,7 @@ class WarmStartSolver(Protocol):
         """As `Solver.solve`."""
         ...
 
-    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
+    def solve_from(self, state: State, problem: Problem) -> MatchResult:
         """Returns the same, starting from the duals and matchings of an earlier solve of problems on these graphs."""
         ...
 
@@ -95,11 +95,11 @@ class LawlerSolver(ABC):
         """Returns matchings and bounds."""
         return self._solve(problem, None)
 
-    def solve_from(self, state: SolverState, problem: Problem) -> MatchResult:
+    def solve_from(self, state: State, problem: Problem) -> MatchResult:
         """Returns the same, starting from the state of an earlier solve of problems on the same graphs."""
         return self._solve(problem, state)
 
-    def _solve(self, problem: Problem, state: SolverState | None) -> MatchResult:
+    def _solve(self, problem: Problem, state: State | None) -> MatchResult:
         where = type(self).__name__
         if isinstance(problem, KoopmansBeckmannProblem):
             dense = self.dense_call(problem.flow.shape[1])
@@ -113,8 +113,8 @@ class LawlerSolver(ABC):
         device = lawler.unary_costs.device
         warm: tuple[Tensor | None, ...] = (None, None, None, None)
         if state is not None:
-            check_state(where, state, tuple(lawler.unary_costs.shape))
-            warm = tuple(value.cpu() for value in (state.messages, state.potentials, state.scale, state.matching))
+            known = check_state(where, state, tuple(lawler.unary_costs.shape))
+            warm = tuple(value.cpu() for value in (known.messages, known.potentials, known.scale, known.matching))
         call = self.call()
         *answers, messages, potentials, scale = _ops.lawler_solve(
             host_costs(where, lawler.unary_costs, self.on_cpu),
@@ -142,14 +142,14 @@ class LawlerSolver(ABC):
         kept = (messages.to(device), potentials.to(device), scale.to(device))
         return replace(result, state=SolverState(result.assignment, *kept))
 
-    def _solve_dense(self, problem: KoopmansBeckmannProblem, call: QapCall, state: SolverState | None) -> MatchResult:
+    def _solve_dense(self, problem: KoopmansBeckmannProblem, call: QapCall, state: State | None) -> MatchResult:
         where = type(self).__name__
         batch, nodes, _ = problem.flow.shape
         start = None
         if state is not None:
-            check_state(where, state, (batch, nodes, nodes))
-            known = state.matching.cpu().repeat(batch // max(len(state.matching), 1), 1)
-            start = (known[:, :, None] == torch.arange(nodes)).double()
+            matching = check_state(where, state, (batch, nodes, nodes)).matching.cpu()
+            matching = matching.repeat(batch // max(len(matching), 1), 1)
+            start = (matching[:, :, None] == torch.arange(nodes)).double()
         result = solve_dense(
             where,
             problem,
@@ -175,8 +175,8 @@ class LawlerSolver(ABC):
         )
 
 
-def check_state(where: str, state: SolverState, shape: tuple[int, ...]) -> None:
-    """Checks that a state is one of problems of shape (b, n1, n2); problem i takes entry i modulo the state's batch."""
+def check_state(where: str, state: State, shape: tuple[int, ...]) -> SolverState:
+    """Checks that a state is one of problems of shape (b, n1, n2), whose problem i takes entry i modulo its batch."""
     if not isinstance(state, SolverState):
         raise TypeError(
             _check.message(where, "state", "be a SolverState", _check.describe(state), "Pass result.state.")
@@ -188,7 +188,33 @@ def check_state(where: str, state: SolverState, shape: tuple[int, ...]) -> None:
         "potentials": (torch.float32, 2, n2),
         "messages": (torch.float32, 3, n2 + 1),
     }
-    count = state.scale.shape[0] if isinstance(state.scale, Tensor) and state.scale.ndim else -1
+    check_state_tensors(where, state, expected, state.scale, (batch, n1, n2))
+    if state.messages.shape[1] % 2:
+        rule = "have two rows per pair"
+        raise ValueError(
+            _check.message(where, "state.messages", rule, state.messages.shape[1], "Solve without a state first.")
+        )
+    return state
+
+
+def check_state_tensors(
+    where: str,
+    state: State,
+    expected: dict[str, tuple[torch.dtype, int, int | None]],
+    first: Tensor,
+    sizes: tuple[int, int, int],
+) -> None:
+    """Checks the tensors of a state; problem i of a batch takes entry i modulo the state's batch.
+
+    Args:
+        where: Name of the solver.
+        state: What is checked.
+        expected: Dtype, number of axes and last size (None = any) of each attribute.
+        first: The attribute that says how many problems the state is of.
+        sizes: (b, n1, n2) of the problem to be solved.
+    """
+    batch, n1, n2 = sizes
+    count = first.shape[0] if isinstance(first, Tensor) and first.ndim else -1
     for name, (dtype, axes, width) in expected.items():
         value = getattr(state, name)
         fits = isinstance(value, Tensor) and value.dtype == dtype and value.ndim == axes and value.shape[0] == count
@@ -197,11 +223,6 @@ def check_state(where: str, state: SolverState, shape: tuple[int, ...]) -> None:
             raise ValueError(
                 _check.message(where, f"state.{name}", rule, _check.describe(value), "Solve without a state first.")
             )
-    if state.messages.shape[1] % 2:
-        rule = "have two rows per pair"
-        raise ValueError(
-            _check.message(where, "state.messages", rule, state.messages.shape[1], "Solve without a state first.")
-        )
     if (count == 0 and batch > 0) or (count > 0 and batch % count):
         rule = f"have a batch size that divides {batch}"
         raise ValueError(_check.message(where, "state", rule, count, "Pass the state of the same problems."))

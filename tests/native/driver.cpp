@@ -110,8 +110,10 @@ void test_invalid_input() {
 
   const std::vector<double> bad{1, nan, 3, 4};
   std::int64_t assignment[2];
+  LinearSolver<double> solver;
   const LinearProblem<double> linear{2, 2, bad.data(), 2, true, 0.0};
-  check(solve_linear(linear, assignment).status == Status::kInvalid, "NaN in a linear problem is invalid", 0, 7);
+  check(solver.solve(linear, LinearStart{}, LinearDuals{}, assignment).status == Status::kInvalid,
+        "NaN in a linear problem is invalid", 0, 7);
 }
 
 // Warm duals give the same optimum as cold ones, whatever they are.
@@ -150,6 +152,62 @@ void test_warm_assignments() {
         check(costs[i * columns + k] - warm.u[i] - warm.v[k] >= -1e-9, "warm duals are feasible", seed, 2);
       }
     }
+  }
+}
+
+// Linear problems of every shape cost the same solved cold and from whatever another one left; their duals prove it.
+template <class T>
+void test_linear_problems() {
+  std::mt19937_64 random(6);
+  auto below = [&](std::int64_t limit) {
+    return static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(limit));
+  };
+  LinearSolver<T> cold_solver, warm_solver;
+  std::vector<std::int64_t> matching(40, -3);  // of the last problem, whatever its shape
+  std::vector<double> row_duals(40, 0.5), column_duals(40, -0.5);
+  for (std::int64_t seed = 0; seed < 600; ++seed) {
+    const std::int64_t rows = below(seed % 3 == 0 ? 5 : 40), columns = seed % 2 == 0 ? rows : below(40);
+    const std::int64_t stride = columns + below(3), levels = 1 + below(3) * below(1000);
+    std::vector<T> costs(rows * stride, std::numeric_limits<T>::quiet_NaN());
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t k = 0; k < columns; ++k) {
+        const bool forbidden = seed % 5 == 0 && below(3) == 0;
+        costs[i * stride + k] = forbidden ? std::numeric_limits<T>::infinity() : static_cast<T>(below(levels) - 7);
+      }
+    }
+    const LinearProblem<T> problem{rows, columns, costs.data(), stride, seed % 4 < 2, static_cast<double>(below(30))};
+    std::vector<std::int64_t> first(rows), second(rows);
+    std::vector<double> u(rows), v(columns);
+    const Solution cold = cold_solver.solve(problem, LinearStart{}, LinearDuals{u.data(), v.data()}, first.data());
+    const LinearStart start{matching.data(), row_duals.data(), column_duals.data()};
+    const Solution warm = warm_solver.solve(problem, start, LinearDuals{}, second.data());
+    check(warm.status == cold.status, "warm and cold problems are feasible alike", seed, 0);
+    const bool garbage = seed % 7 == 0;
+    std::copy_n(first.begin(), rows, matching.begin());
+    for (std::int64_t i = 0; i < rows; ++i) row_duals[i] = garbage ? kInfinity : u[i];
+    for (std::int64_t k = 0; k < columns; ++k) column_duals[k] = garbage ? -std::nan("") : v[k];
+    if (cold.status != Status::kOptimal) continue;
+    // Costs are whole numbers, so all sums are exact.
+    check(warm.objective == cold.objective, "a warm start finds the optimum", seed, 1);
+    check(cold.objective - cold.lower_bound <= 1e-12 * (1.0 + std::fabs(cold.objective) + 1000.0), "the gap is closed",
+          seed, 2);
+    check(warm.lower_bound <= cold.objective, "the bound holds", seed, 3);
+    double sum = 0.0;
+    for (const double dual : u) sum += dual;
+    for (const double dual : v) sum += dual;
+    check(std::fabs(sum - cold.objective) <= 1e-9, "the duals sum to the objective", seed, 4);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      check(problem.complete ? rows <= columns || u[i] <= 0 : u[i] <= problem.unmatched_cost,
+            "row duals have their sign", seed, i);
+      for (std::int64_t k = 0; k < columns; ++k) {
+        check(u[i] + v[k] <= static_cast<double>(costs[i * stride + k]) + 1e-9, "duals are feasible", seed, i);
+      }
+    }
+    for (const double dual : v)
+      check((problem.complete && rows >= columns) || dual <= 0, "column duals have their sign", seed, 5);
+    const LinearStart own{first.data(), u.data(), v.data()};
+    const Solution again = warm_solver.solve(problem, own, LinearDuals{}, second.data());
+    check((rows == 0 || again.stage == Stage::kWarmStart) && first == second, "an optimal matching is kept", seed, 6);
   }
 }
 
@@ -303,6 +361,8 @@ int main() {
   graphmatch::test_random_batches<double>(1000, 60);
   graphmatch::test_invalid_input();
   graphmatch::test_warm_assignments();
+  graphmatch::test_linear_problems<float>();
+  graphmatch::test_linear_problems<double>();
   graphmatch::for_each_problem(5000, 60, 4, 6, 10, graphmatch::check_fusion);
   graphmatch::for_each_problem(6000, 120, 3, 7, 14, graphmatch::check_moves);
   graphmatch::test_dense_problems();

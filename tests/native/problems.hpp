@@ -159,7 +159,9 @@ Answers solve_unary(const LawlerBatch<T>& batch, std::int64_t threads) {
   ThreadPool::instance().run(batch.count, threads, stop, [&](std::int64_t index) {
     const LawlerProblem<T> p = batch.problem(index);
     const LinearProblem<T> linear{p.rows, p.columns, p.unary, p.unary_stride, p.complete, p.unmatched_cost};
-    answers.solutions[index] = solve_linear(linear, answers.assignment.data() + index * batch.first.rows);
+    LinearSolver<T> solver;
+    answers.solutions[index] =
+        solver.solve(linear, LinearStart{}, LinearDuals{}, answers.assignment.data() + index * batch.first.rows);
   });
   return answers;
 }
