@@ -69,9 +69,27 @@ def lapx_lap(costs: np.ndarray) -> np.ndarray:
     return assignment
 
 
-LAP_PEERS: dict[str, LapSolver] = {"scipy": scipy_lap, "lapx": lapx_lap}
+def lapjv_lap(costs: np.ndarray) -> np.ndarray:
+    """Returns assignments (b, n) of square costs (b, n, n), one call of lapjv per matrix in the type of the costs."""
+    lapjv = importlib.import_module("lapjv").lapjv
+    doubles = costs.dtype == np.float64
+    return np.stack([lapjv(matrix, force_doubles=doubles)[0] for matrix in costs])
+
+
+def lapjv_single_lap(costs: np.ndarray) -> np.ndarray:
+    """The same with lapjv's default, which rounds costs of any type to float32 first."""
+    lapjv = importlib.import_module("lapjv").lapjv
+    return np.stack([lapjv(matrix)[0] for matrix in costs])
+
+
+LAP_PEERS: dict[str, LapSolver] = {
+    "scipy": scipy_lap,
+    "lapx": lapx_lap,
+    "lapjv": lapjv_lap,
+    "lapjv-single": lapjv_single_lap,
+}
 # Names to import, where they differ from those of the peers.
-LAP_PACKAGES = {"lapx": "lap"}
+LAP_PACKAGES = {"lapx": "lap", "lapjv-single": "lapjv"}
 
 DenseSolver = Callable[[DenseInstance], np.ndarray]
 

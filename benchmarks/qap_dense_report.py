@@ -133,8 +133,8 @@ def generated(rows: list[Row]) -> str:
         lines.append(cells)
     headers = ["solver", *(text for family in families for text in (f"{family}: excess", "ms"))]
     text = (
-        "Three seeds each: mean excess over the best objective of all solvers, median ms. *uniform*: symmetric matrices "
-        "of integers from 0 to 99; *grid*: layouts on a square grid with sparse flows. The number is n."
+        "Three seeds each: mean excess over the best objective of all solvers, median ms. *uniform*: symmetric "
+        "matrices of integers from 0 to 99; *grid*: layouts on a square grid with sparse flows. The number is n."
     )
     return f"{text}\n\n{table(headers, lines)}"
 
