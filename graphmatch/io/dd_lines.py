@@ -7,14 +7,13 @@ from pathlib import Path
 
 from graphmatch import _check
 from graphmatch.io.files import read_bytes
+from graphmatch.io.words import COST_RULE, shown
 
 # Comments; coordinates of the nodes and neighbours, which drawings and other formulations use.
 _IGNORED = frozenset({b"c", b"i0", b"i1", b"n0", b"n1"})
-_LONGEST_SHOWN = 40
 _MOST_NODES = 2**31 - 1  # numbers of pairs of nodes then fit into 64 bits
 _SIZES = "p n1 n2 assignments pairs"
 _OPEN = "0 there leaves the number open."
-_COST_RULE = f"have a finite cost of at most {_check.LARGEST_COST:g}"
 _COST_CURE = "Leave an assignment out to forbid it."
 
 
@@ -58,12 +57,12 @@ class Block:
         except ValueError:
             raise _syntax(_SIZES, line) from None
         if min(n1, n2, assignments, pairs) < 0:
-            raise _LineError("declare sizes of at least 0", _shown(line), "Write the numbers of nodes and lines.")
+            raise _LineError("declare sizes of at least 0", shown(line), "Write the numbers of nodes and lines.")
         if max(n1, n2) > _MOST_NODES:
             raise _LineError(f"declare at most {_MOST_NODES} nodes", max(n1, n2), "Is it the `p` line of a .dd file?")
         if self.sizes is not None:
             cure = "Write several pairs of graphs as blocks that begin with a `gm i j` line."
-            raise _LineError("not declare sizes a second time", _shown(line), cure)
+            raise _LineError("not declare sizes a second time", shown(line), cure)
         self.sizes = (n1, n2, assignments, pairs)
 
     def add_assignment(self, line: bytes, fields: list[bytes]) -> None:
@@ -80,7 +79,7 @@ class Block:
             raise _LineError(f"have the id {count}", number, "Number the assignments 0, 1, 2, ... in their order.")
         if declared and count >= declared:
             cure = f"Correct the `p` line; {_OPEN}"
-            raise _LineError(f"not follow the {declared} assignments that are declared", _shown(line), cure)
+            raise _LineError(f"not follow the {declared} assignments that are declared", shown(line), cure)
         if not (0 <= row < n1 and 0 <= column < n2):
             rule = f"have a node1 in [0, {n1}) and a node2 in [0, {n2})"
             raise _LineError(rule, f"{row} and {column}", "Count the nodes from 0, or correct the `p` line.")
@@ -88,7 +87,7 @@ class Block:
             received = f"{row} and {column} again"
             raise _LineError("assign two nodes that no line before it assigns", received, "Keep one of the lines.")
         if not -_check.LARGEST_COST <= cost <= _check.LARGEST_COST:
-            raise _LineError(_COST_RULE, cost, _COST_CURE)
+            raise _LineError(COST_RULE, cost, _COST_CURE)
         self._seen.add((row, column))
         self.rows.append(row)
         self.columns.append(column)
@@ -108,9 +107,9 @@ class Block:
             raise _LineError(rule, f"{first} and {second}", "List the assignments first; their ids count from 0.")
         if declared and len(self.firsts) >= declared:
             cure = f"Correct the `p` line; {_OPEN}"
-            raise _LineError(f"not follow the {declared} pairs that are declared", _shown(line), cure)
+            raise _LineError(f"not follow the {declared} pairs that are declared", shown(line), cure)
         if not -_check.LARGEST_COST <= cost <= _check.LARGEST_COST:
-            raise _LineError(_COST_RULE, cost, _COST_CURE)
+            raise _LineError(COST_RULE, cost, _COST_CURE)
         self.firsts.append(first)
         self.seconds.append(second)
         self.pair_costs.append(cost)
@@ -130,7 +129,7 @@ class Block:
 
     def _declared(self, line: bytes) -> tuple[int, int, int, int]:
         if self.sizes is None:
-            raise _LineError("follow a `p` line", _shown(line), f"Begin with `{_SIZES}`.")
+            raise _LineError("follow a `p` line", shown(line), f"Begin with `{_SIZES}`.")
         return self.sizes
 
 
@@ -158,7 +157,7 @@ def _read(where: str, path: Path, multigraph: bool) -> list[Block]:
             if fields[0] != b"gm":
                 if not blocks:
                     cure = "Read a file of one pair of graphs with read_dd."
-                    raise _LineError("follow a line `gm i j`", _shown(line), cure)
+                    raise _LineError("follow a line `gm i j`", shown(line), cure)
                 _take(blocks[-1], line, fields)
                 if fields[0] == b"p":
                     _check_nodes(blocks[-1], nodes)
@@ -172,7 +171,7 @@ def _read(where: str, path: Path, multigraph: bool) -> list[Block]:
                 text = f"line {number} of {path.name}"
                 rule = "not begin a block of a multi-graph file"
                 cure = "Read the file with read_multigraph_dd."
-                raise MultigraphFileError(_check.message(where, text, rule, _shown(line), cure))
+                raise MultigraphFileError(_check.message(where, text, rule, shown(line), cure))
             last = number
         place = last
         if not blocks:
@@ -192,10 +191,10 @@ def _take(block: Block, line: bytes, fields: list[bytes]) -> None:
     taker = _TAKERS.get(fields[0])
     if taker is None:
         cure = "Is it a .dd file? Comments begin with c."
-        raise _LineError("begin with one of p, a, e, gm, c, i0, i1, n0, n1", _shown(line), cure)
+        raise _LineError("begin with one of p, a, e, gm, c, i0, i1, n0, n1", shown(line), cure)
     # int() and float() would skip underscores between digits.
     if b"_" in line:
-        raise _LineError("hold plain numbers", _shown(line), "Write them without underscores.")
+        raise _LineError("hold plain numbers", shown(line), "Write them without underscores.")
     taker(block, line, fields)
 
 
@@ -207,9 +206,9 @@ def _graphs(line: bytes, fields: list[bytes], pairs: set[frozenset[int]]) -> tup
     except ValueError:
         raise _syntax("gm i j", line) from None
     if min(first, second) < 0 or first == second:
-        raise _LineError("name two different graphs by numbers of at least 0", _shown(line), "Count them from 0.")
+        raise _LineError("name two different graphs by numbers of at least 0", shown(line), "Count them from 0.")
     if frozenset((first, second)) in pairs:
-        raise _LineError("name a pair of graphs that has no block before it", _shown(line), "Merge the two blocks.")
+        raise _LineError("name a pair of graphs that has no block before it", shown(line), "Merge the two blocks.")
     pairs.add(frozenset((first, second)))
     return first, second
 
@@ -224,10 +223,4 @@ def _check_nodes(block: Block, nodes: dict[int, int]) -> None:
 
 
 def _syntax(form: str, line: bytes) -> _LineError:
-    return _LineError(f"have the form `{form}`", _shown(line), "Write whole numbers, and costs as decimal numbers.")
-
-
-def _shown(line: bytes) -> str:
-    text = line.strip()
-    shown = repr(text[:_LONGEST_SHOWN])[1:]
-    return shown + "..." if len(text) > _LONGEST_SHOWN else shown
+    return _LineError(f"have the form `{form}`", shown(line), "Write whole numbers, and costs as decimal numbers.")
