@@ -15,6 +15,7 @@ examples:
   graphmatch info car1.dd.xz                         what a file holds
   graphmatch solve car1.dd.xz --time-limit 10        a matching, its cost and a certified lower bound
   graphmatch solve car1.dd.xz --json > answer.json   the same for programs
+  graphmatch solve nug30.dat --output found.sln      a permutation for a problem of QAPLIB, as a file
 
 Exit codes: 0 done, 1 no valid matching, 2 wrong usage or file, 130 interrupted."""
 

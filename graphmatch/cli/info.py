@@ -1,10 +1,11 @@
-"""`graphmatch info`: what is installed and what it can do; `graphmatch info FILE`: what a .dd file holds."""
+"""`graphmatch info`: what is installed and what it can do; `graphmatch info FILE`: what a .dd or .dat file holds."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import platform
+from collections.abc import Callable
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import torch
 
 import graphmatch
 from graphmatch import _ops
+from graphmatch.cli import qaplib
 from graphmatch.cli.console import say, table
 from graphmatch.cli.solvers import SOLVERS
-from graphmatch.io import read_dd, read_multigraph_dd
+from graphmatch.io import read_dd, read_multigraph_dd, read_qaplib
 from graphmatch.io.dd_lines import MultigraphFileError
 from graphmatch.problem import LawlerProblem
 
@@ -26,11 +28,12 @@ def add_parser(commands: Any) -> None:
     """Adds the command to the subparsers of argparse."""
     parser = commands.add_parser(
         "info",
-        help="what is installed, or what a .dd file holds",
+        help="what is installed, or what a .dd or .dat file holds",
         description="Without FILE: versions, native modules, threads, devices, solvers. With FILE: sizes and costs.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help="a .dd file, of one pair of graphs or many")
+    text = "a .dd file, of one pair of graphs or many, or a .dat file of QAPLIB"
+    parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run=run)
 
@@ -40,14 +43,20 @@ def run(options: argparse.Namespace) -> int:
     if options.file is None:
         say(json.dumps(_installation()) if options.json else table(_installation_rows()))
         return 0
-    try:
-        content = {"file": str(options.file), **_summary(read_dd(options.file))}
-        rows = _problem_rows
-    except MultigraphFileError:
-        content = {"file": str(options.file), **_multigraph_summary(read_multigraph_dd(options.file))}
-        rows = _multigraph_rows
+    described, rows = _described(options.file)
+    content = {"file": str(options.file), **described}
     say(json.dumps(content) if options.json else table(rows(content)))
     return 0
+
+
+def _described(file: Path) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, str]]]:
+    """Returns what a file holds, and the function that makes lines of a table of it."""
+    if qaplib.is_qaplib(file):
+        return qaplib.summary(file, read_qaplib(file)), qaplib.summary_rows
+    try:
+        return _summary(read_dd(file)), _problem_rows
+    except MultigraphFileError:
+        return _multigraph_summary(read_multigraph_dd(file)), _multigraph_rows
 
 
 def _installation() -> dict[str, Any]:
