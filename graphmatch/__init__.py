@@ -14,6 +14,7 @@ from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
+from graphmatch.quadratic import QuadraticAssignmentResult, quadratic_assignment
 from graphmatch.result import LinearState, MatchResult, SolverState, Stage, Status
 from graphmatch.solve import solve
 from graphmatch.solvers import FAQ, LAP, LPMP, BranchAndBound, BruteForce, DualAscent, Fusion, Portfolio, Solver, Tabu
@@ -44,6 +45,7 @@ __all__ = [
     "MessagePassing",
     "Portfolio",
     "Problem",
+    "QuadraticAssignmentResult",
     "Solver",
     "SolverState",
     "Stage",
@@ -57,6 +59,7 @@ __all__ = [
     "knn_graph",
     "linear_assignment",
     "masked_mean",
+    "quadratic_assignment",
     "retrieval_accuracy",
     "solve",
     "stack_problems",

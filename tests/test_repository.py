@@ -24,7 +24,7 @@ LAYERS = (
     {"_reference", "affinity", "batch", "graphs", "problem", "result"},
     {"solvers"},
     {"solve"},
-    {"alignment", "assignment", "gradients", "layers", "losses", "multigraph", "released"},
+    {"alignment", "assignment", "gradients", "layers", "losses", "multigraph", "quadratic", "released"},
     {"interop", "io", "testing", "viz"},
     {"__init__"},
     {"__main__", "cli"},
