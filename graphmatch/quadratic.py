@@ -221,7 +221,8 @@ class _Options:
             _check_start(given["P0"], nodes - fixed)
         for name, kind in (("maxiter", int), ("tol", float)):
             value = given.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer | kind):
+            is_number = isinstance(value, int | np.integer | kind) and not isinstance(value, bool)
+            if not is_number:
                 raise TypeError(_check.message(_WHERE, name, "be a number", repr(value), "Leave it out."))
             _check.option(_WHERE, name, value, bool(value > 0), "be positive", "Leave it out.")
         return cls(**given)
