@@ -63,7 +63,7 @@ double gilmore_lawler_bound(const QapCosts& costs) {
   problem.rows = problem.columns = problem.stride = n;
   problem.costs = lowest.data();
   std::vector<std::int64_t> assignment(static_cast<std::size_t>(n));
-  const Solution solution = solve_linear(problem, assignment.data());
+  const Solution solution = LinearSolver<double>().solve(problem, LinearStart{}, LinearDuals{}, assignment.data());
   if (solution.status == Status::kInfeasible) return std::numeric_limits<double>::infinity();
   // Sums of integers are exact; others may be off by the rounding of n terms.
   const double rounding =
