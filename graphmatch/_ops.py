@@ -34,7 +34,7 @@ _STATE = "Tensor? messages, Tensor? potentials, Tensor? scale, Tensor? matching,
 _library = torch.library.Library("graphmatch", "DEF")
 _library.define(
     "linear_assignment(Tensor costs, Tensor? sizes, float? unmatched_cost, int threads, Tensor? matching=None, "
-    f"Tensor? row_duals=None, Tensor? column_duals=None) -> ({_ANSWERS}, Tensor, Tensor)",
+    f"Tensor? row_duals=None) -> ({_ANSWERS}, Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _library.define(
@@ -108,16 +108,6 @@ def _empty_duals(costs: Tensor) -> tuple[Tensor, Tensor]:
     return costs.new_empty(batch, rows, dtype=torch.float64), costs.new_empty(batch, columns, dtype=torch.float64)
 
 
-def _native_linear_states(costs: Tensor, state: tuple[Tensor, Tensor, Tensor] | None) -> object:
-    """Returns matchings and duals as the native module takes them; None is no state."""
-    names = ("assignment", "row_duals", "column_duals")
-    addresses = dict.fromkeys(names, 0)
-    if state is not None:
-        addresses = {name: tensor.data_ptr() for name, tensor in zip(names, state, strict=True)}
-    batch = 0 if state is None else state[0].shape[0]
-    return _cpu.LinearStates(batch=batch, rows=costs.shape[1], columns=costs.shape[2], **addresses)
-
-
 def _inner_contiguous(tensor: Tensor) -> Tensor:
     """Returns the tensor with each problem contiguous; a batch axis of stride 0 (shared by all problems) is kept."""
     if tensor.shape[0] > 0 and tensor[0].is_contiguous():
@@ -172,16 +162,16 @@ def _linear_assignment(
     threads: int,
     matching: Tensor | None = None,
     row_duals: Tensor | None = None,
-    column_duals: Tensor | None = None,
 ) -> Answers:
     """Exact linear assignment of costs (b, n1, n2); returns the answers and the duals of rows and columns."""
     costs = _inner_contiguous(costs)
     sizes = None if sizes is None else sizes.contiguous()
     answers = _empty_answers(costs.shape[0], costs.shape[1], costs.device)
-    kept = _empty_duals(costs)
-    warm = None
-    if matching is not None and row_duals is not None and column_duals is not None:
-        warm = (matching.contiguous(), row_duals.contiguous(), column_duals.contiguous())
+    row_kept, column_kept = _empty_duals(costs)
+    starts = {"batch": 0, "matching": 0, "row_duals": 0}
+    if matching is not None and row_duals is not None:
+        matching, row_duals = matching.contiguous(), row_duals.contiguous()
+        starts = {"batch": len(matching), "matching": matching.data_ptr(), "row_duals": row_duals.data_ptr()}
     _cpu.linear_assignment(
         batch=costs.shape[0],
         rows=costs.shape[1],
@@ -192,12 +182,12 @@ def _linear_assignment(
         complete=unmatched_cost is None,
         unmatched_cost=0.0 if unmatched_cost is None else float(unmatched_cost),
         is_double=costs.dtype == torch.float64,
-        warm=_native_linear_states(costs, warm),
-        kept=_native_linear_states(costs, (answers[0], *kept)),
+        starts=_cpu.LinearStarts(**starts),
         budget=_budget(None, threads),
         answers=_native_answers(answers),
+        duals=_cpu.Duals(rows=row_kept.data_ptr(), columns=column_kept.data_ptr()),
     )
-    return (*answers, *kept)
+    return (*answers, row_kept, column_kept)
 
 
 @torch.library.impl(_library, "lawler_solve", "CPU")

@@ -146,37 +146,35 @@ void evaluate_lawler_objective(const LawlerArguments& arguments, std::uintptr_t 
   });
 }
 
-// Matchings and duals of earlier solves of linear problems, or room for those of this one: `batch` entries of the
-// problems' padded sizes. Problem i of a larger batch takes entry i mod batch.
-struct LinearStates {
-  std::int64_t batch, rows, columns;
-  std::uintptr_t assignment, row_duals, column_duals;
+// Duals of a batch of linear problems, one row of the padded size per problem.
+struct Duals {
+  std::uintptr_t rows, columns;
 
-  LinearStart start(std::int64_t index) const {
-    if (batch == 0) return LinearStart{};
-    const std::int64_t entry = index % batch;
-    return LinearStart{pointer<const std::int64_t>(assignment) + entry * rows,
-                       pointer<const double>(row_duals) + entry * rows,
-                       pointer<const double>(column_duals) + entry * columns};
-  }
-  // Padding has no duals.
-  LinearDuals cleared(std::int64_t index) const {
-    const LinearDuals duals{pointer<double>(row_duals) + index * rows, pointer<double>(column_duals) + index * columns};
-    std::fill_n(duals.rows, rows, 0.0);
-    std::fill_n(duals.columns, columns, 0.0);
+  // Padding has none.
+  LinearDuals cleared(std::int64_t index, std::int64_t row_count, std::int64_t column_count) const {
+    const LinearDuals duals{pointer<double>(rows) + index * row_count, pointer<double>(columns) + index * column_count};
+    std::fill_n(duals.rows, row_count, 0.0);
+    std::fill_n(duals.columns, column_count, 0.0);
     return duals;
+  }
+};
+
+// Matchings and row duals of `batch` earlier solves; problem i of a larger batch takes entry i mod batch.
+struct LinearStarts {
+  std::int64_t batch;
+  std::uintptr_t matching, row_duals;
+
+  LinearStart at(std::int64_t index, std::int64_t rows) const {
+    if (batch == 0) return LinearStart{};
+    const std::int64_t offset = index % batch * rows;
+    return LinearStart{pointer<const std::int64_t>(matching) + offset, pointer<const double>(row_duals) + offset};
   }
 };
 
 void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t columns, std::uintptr_t costs,
                        std::int64_t batch_stride, std::uintptr_t sizes, bool complete, double unmatched_cost,
-                       bool is_double, const LinearStates& warm, const LinearStates& kept, const Budget& budget,
-                       const Answers& answers) {
-  for (const LinearStates* states : {&warm, &kept}) {
-    require(states->batch == 0 || (states->rows == rows && states->columns == columns),
-            "states must be of problems of the same size");
-  }
-  require(kept.batch == batch, "there must be room for the duals of each problem");
+                       bool is_double, const LinearStarts& starts, const Budget& budget, const Answers& answers,
+                       const Duals& duals) {
   auto solve = [&](auto& solver, auto element, std::int64_t index) {
     LinearProblem<decltype(element)> problem;
     problem.rows = rows;
@@ -192,8 +190,8 @@ void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t colum
     problem.stride = columns;
     problem.complete = complete;
     problem.unmatched_cost = unmatched_cost;
-    answers.write(
-        index, solver.solve(problem, warm.start(index), kept.cleared(index), answers.cleared_assignment(index, rows)));
+    answers.write(index, solver.solve(problem, starts.at(index, rows), duals.cleared(index, rows, columns),
+                                      answers.cleared_assignment(index, rows)));
   };
   // Small problems go to the threads in groups, which share their memory and the price of handing them out.
   constexpr std::int64_t kCostsPerTask = 16384, kTasksPerThread = 4;
@@ -361,14 +359,16 @@ PYBIND11_MODULE(_native_cpu, module) {
            py::kw_only(), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("pair_capacity"),
            py::arg("messages"), py::arg("potentials"), py::arg("scale"), py::arg("assignment"));
 
-  py::class_<LinearStates>(module, "LinearStates")
-      .def(py::init([](std::int64_t batch, std::int64_t rows, std::int64_t columns, std::uintptr_t assignment,
-                       std::uintptr_t row_duals, std::uintptr_t column_duals) {
-             require(batch >= 0 && rows >= 0 && columns >= 0, "sizes must not be negative");
-             return LinearStates{batch, rows, columns, assignment, row_duals, column_duals};
+  py::class_<Duals>(module, "Duals")
+      .def(py::init([](std::uintptr_t rows, std::uintptr_t columns) { return Duals{rows, columns}; }), py::kw_only(),
+           py::arg("rows"), py::arg("columns"));
+
+  py::class_<LinearStarts>(module, "LinearStarts")
+      .def(py::init([](std::int64_t batch, std::uintptr_t matching, std::uintptr_t row_duals) {
+             require(batch >= 0, "sizes must not be negative");
+             return LinearStarts{batch, matching, row_duals};
            }),
-           py::kw_only(), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("assignment"),
-           py::arg("row_duals"), py::arg("column_duals"));
+           py::kw_only(), py::arg("batch"), py::arg("matching"), py::arg("row_duals"));
 
   module.def("lawler_solve", &lawler_solve, py::arg("problems"), py::arg("options"), py::arg("warm"), py::arg("kept"),
              py::arg("budget"), py::arg("answers"));
@@ -378,8 +378,8 @@ PYBIND11_MODULE(_native_cpu, module) {
              py::arg("answers"));
   module.def("linear_assignment", &linear_assignment, py::kw_only(), py::arg("batch"), py::arg("rows"),
              py::arg("columns"), py::arg("costs"), py::arg("batch_stride"), py::arg("sizes"), py::arg("complete"),
-             py::arg("unmatched_cost"), py::arg("is_double"), py::arg("warm"), py::arg("kept"), py::arg("budget"),
-             py::arg("answers"));
+             py::arg("unmatched_cost"), py::arg("is_double"), py::arg("starts"), py::arg("budget"), py::arg("answers"),
+             py::arg("duals"));
 }
 
 }  // namespace graphmatch

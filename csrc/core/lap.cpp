@@ -28,14 +28,15 @@ GRAPHMATCH_INLINE std::int64_t free_column(const LapTables<T, S>& t, std::int64_
   return -1;
 }
 
-// Column reduction and reduction transfer of a square problem.
+// Column reduction and reduction transfer of a square problem; null row duals are zeros.
 template <class T, class S>
-GRAPHMATCH_INLINE void reduce_columns(const LapTables<T, S>& t) {
+GRAPHMATCH_INLINE void reduce_columns(const LapTables<T, S>& t, const T* row_duals) {
   using Index = typename LapTables<T, S>::Index;
   std::fill_n(t.v, t.columns, std::numeric_limits<T>::infinity());
   std::fill_n(t.previous_row, t.padded_columns, Index{0});
   for (std::int64_t i = 0; i < t.rows; ++i) {
-    lower_columns(t.row(i), static_cast<Index>(i), t.padded_columns, t.v, t.previous_row);
+    const T dual = row_duals == nullptr ? T(0) : row_duals[i];
+    lower_columns(t.row(i), dual, static_cast<Index>(i), t.padded_columns, t.v, t.previous_row);
   }
   Index* chosen = t.waiting;  // how many columns have their minimum in this row
   std::fill_n(chosen, t.rows, Index{0});
@@ -53,7 +54,9 @@ GRAPHMATCH_INLINE void reduce_columns(const LapTables<T, S>& t) {
     const T price = t.v[column];
     t.v[column] = -std::numeric_limits<T>::infinity();
     const T second = row_minimum(t.row(i), t.v, t.padded_columns);
-    t.v[column] = second < std::numeric_limits<T>::infinity() ? price - second : price;
+    // The row's other columns then cost it as much; the price must not rise by rounding.
+    const T lower = static_cast<T>(t.row(i)[column]) - second;
+    t.v[column] = second < std::numeric_limits<T>::infinity() && lower < price ? lower : price;
   }
 }
 
@@ -188,9 +191,9 @@ GRAPHMATCH_INLINE bool augment(const LapTables<T, S>& t, std::int64_t start) {
 }
 
 template <class T, class S>
-GRAPHMATCH_INLINE bool run_all(const LapTables<T, S>& t, bool reduce) {
+GRAPHMATCH_INLINE bool run_all(const LapTables<T, S>& t, bool reduce, const T* row_duals) {
   using Index = typename LapTables<T, S>::Index;
-  if (reduce) reduce_columns(t);
+  if (reduce) reduce_columns(t, row_duals);
   std::int64_t count = 0;
   for (std::int64_t i = 0; i < t.rows; ++i) {
     if (t.column_of[i] < 0) t.waiting[count++] = static_cast<Index>(i);
@@ -211,9 +214,15 @@ GRAPHMATCH_INLINE void minima(const LapTables<T, S>& t, T* lowest) {
   for (std::int64_t i = 0; i < t.rows; ++i) lowest[i] = row_minimum(t.row(i), t.v, t.padded_columns);
 }
 
-GRAPHMATCH_MULTIVERSION bool run(const LapTables<float, float>& t, bool reduce) { return run_all(t, reduce); }
-GRAPHMATCH_MULTIVERSION bool run(const LapTables<double, float>& t, bool reduce) { return run_all(t, reduce); }
-GRAPHMATCH_MULTIVERSION bool run(const LapTables<double, double>& t, bool reduce) { return run_all(t, reduce); }
+GRAPHMATCH_MULTIVERSION bool run(const LapTables<float, float>& t, bool reduce, const float* row_duals) {
+  return run_all(t, reduce, row_duals);
+}
+GRAPHMATCH_MULTIVERSION bool run(const LapTables<double, float>& t, bool reduce, const double* row_duals) {
+  return run_all(t, reduce, row_duals);
+}
+GRAPHMATCH_MULTIVERSION bool run(const LapTables<double, double>& t, bool reduce, const double* row_duals) {
+  return run_all(t, reduce, row_duals);
+}
 
 GRAPHMATCH_MULTIVERSION void row_minima(const LapTables<float, float>& t, float* lowest) { minima(t, lowest); }
 GRAPHMATCH_MULTIVERSION void row_minima(const LapTables<double, float>& t, double* lowest) { minima(t, lowest); }
@@ -276,9 +285,10 @@ void Lap<T, S>::finish(const LapTables<T, S>& t) {
 }
 
 template <class T, class S>
-bool Lap<T, S>::solve(std::int64_t rows, std::int64_t columns, const S* cost, std::int64_t stride, const T* unmatched) {
+bool Lap<T, S>::solve(std::int64_t rows, std::int64_t columns, const S* cost, std::int64_t stride, const T* unmatched,
+                      const T* row_duals) {
   const LapTables<T, S> t = prepare(rows, columns, cost, stride, unmatched);
-  if (!run(t, rows == columns && unmatched == nullptr)) return false;
+  if (!run(t, rows == columns && unmatched == nullptr, row_duals)) return false;
   finish(t);
   return true;
 }
@@ -288,7 +298,7 @@ bool Lap<T, S>::resolve(std::int64_t rows, std::int64_t columns, const S* cost, 
                         const T* unmatched) {
   const LapTables<T, S> t = prepare(rows, columns, cost, stride, unmatched);
   std::copy_n(v.begin(), columns, t.v);
-  if (!run(t, false)) return false;
+  if (!run(t, false, nullptr)) return false;
   finish(t);
   if (unmatched == nullptr && rows == columns) return true;
   for (std::int64_t column = 0; column < columns; ++column) {

@@ -4,7 +4,8 @@
 // them. A matching whose rows all have one of their cheapest columns is optimal.
 //
 // 1. Square problems start from column reduction: v[j] is the lowest cost of the column, and its row takes it unless
-//    it has one; a row that took one pushes the price down by its margin over its second cheapest.
+//    it has one; a row that took one pushes the price down by its margin over its second cheapest. From row duals of
+//    an earlier solve, costs[i][j] - u[i] takes the place of the costs here.
 // 2. Rows without a column bid: they take their cheapest one from its owner and push its price down by their margin.
 // 3. Each of the others searches the cheapest alternating path to a free column with Dijkstra; the path flips the
 //    matching and the prices of the scanned columns fall so that matched pairs stay tight.
@@ -67,8 +68,10 @@ class Lap {
 
   // Minimises over matchings of all rows (each row to a column, or unmatched at its price when `unmatched` is given).
   // cost: rows x columns with leading dimension `stride`, +infinity = forbidden. Needs rows <= columns unless
-  // `unmatched` is given. Returns false when no such matching exists.
-  bool solve(std::int64_t rows, std::int64_t columns, const S* cost, std::int64_t stride, const T* unmatched = nullptr);
+  // `unmatched` is given. Returns false when no such matching exists. `row_duals` of an earlier solve save time where
+  // costs are close to those; only square problems without `unmatched` costs look at them.
+  bool solve(std::int64_t rows, std::int64_t columns, const S* cost, std::int64_t stride, const T* unmatched = nullptr,
+             const T* row_duals = nullptr);
 
   // The same from the column duals `v` of the caller, which must be at most 0 where columns may stay free: quick when
   // they are nearly right. Ties may go elsewhere than in `solve`.

@@ -142,15 +142,16 @@ GRAPHMATCH_INLINE T row_minimum(const S* costs, const T* v, std::int64_t padded_
   return lowest_number<T>(lowest);
 }
 
-// One row of the column reduction: v[j] becomes min(v[j], costs[j]) and row_of[j] the first row that has it.
+// One row of the column reduction: v[j] becomes min(v[j], costs[j] - u) and row_of[j] the first row that has it.
 template <class T, class S>
-GRAPHMATCH_INLINE void lower_columns(const S* costs, typename LapLanes<T>::Index row, std::int64_t padded_columns, T* v,
-                                     typename LapLanes<T>::Index* row_of) {
+GRAPHMATCH_INLINE void lower_columns(const S* costs, T u, typename LapLanes<T>::Index row, std::int64_t padded_columns,
+                                     T* v, typename LapLanes<T>::Index* row_of) {
   using L = LapLanes<T>;
   const typename L::Indices own = typename L::Indices{} + row;
   for (std::int64_t j = 0; j < padded_columns; j += L::kCount) {
     typename L::Numbers cost;
     load_costs(costs + j, cost);
+    cost -= u;
     const auto lower = cost < numbers(v + j);
     numbers(v + j) = lower ? cost : numbers(v + j);
     indices(row_of + j) = lower ? own : indices(row_of + j);

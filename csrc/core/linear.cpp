@@ -58,8 +58,8 @@ Solution LinearSolver<T>::solve(const LinearProblem<T>& problem, const LinearSta
 
   const Oriented oriented = orient(problem);
   Solution solution;
-  const double* known = oriented.transposed ? start.row_duals : start.column_duals;
-  if (known == nullptr || !warm(problem, oriented, known, assignment, solution)) {
+  const bool square = !oriented.columns_may_stay_free;
+  if (!square || start.row_duals == nullptr || !warm(problem, oriented, start.row_duals, assignment, solution)) {
     if (!lap_.solve(oriented.rows, oriented.columns, oriented.costs, oriented.stride, oriented.unmatched)) {
       std::fill_n(assignment, problem.rows, -1);
       return infeasible_solution(1);
@@ -94,21 +94,22 @@ typename LinearSolver<T>::Oriented LinearSolver<T>::orient(const LinearProblem<T
           !problem.complete || problem.rows < problem.columns};
 }
 
-// False where the duals were no good start: rounding may then have hidden the cheapest matching.
+// Solves a square problem from row duals. False where they were no good start: rounding may then have hidden the
+// cheapest matching.
 template <class T>
-bool LinearSolver<T>::warm(const LinearProblem<T>& problem, const Oriented& oriented, const double* column_duals,
+bool LinearSolver<T>::warm(const LinearProblem<T>& problem, const Oriented& oriented, const double* row_duals,
                            std::int64_t* assignment, Solution& solution) {
-  lap_.v.resize(static_cast<std::size_t>(oriented.columns));
-  for (std::int64_t k = 0; k < oriented.columns; ++k) {
-    const double dual = std::fabs(column_duals[k]) < kLargestDual ? column_duals[k] : 0.0;
-    lap_.v[k] = oriented.columns_may_stay_free ? std::min(dual, 0.0) : dual;
+  row_duals_.resize(static_cast<std::size_t>(oriented.rows));
+  for (std::int64_t i = 0; i < oriented.rows; ++i) {
+    row_duals_[i] = std::fabs(row_duals[i]) < kLargestDual ? row_duals[i] : 0.0;
   }
-  if (!lap_.resolve(oriented.rows, oriented.columns, oriented.costs, oriented.stride, oriented.unmatched)) return false;
+  if (!lap_.solve(oriented.rows, oriented.columns, oriented.costs, oriented.stride, nullptr, row_duals_.data())) {
+    return false;
+  }
   const double gap = evaluate(problem, oriented, assignment, solution);
   double paid = 0.0;
   for (std::int64_t i = 0; i < problem.rows; ++i) {
-    if (assignment[i] >= 0) paid += std::fabs(static_cast<double>(problem.costs[i * problem.stride + assignment[i]]));
-    if (assignment[i] < 0 && !problem.complete) paid += std::fabs(problem.unmatched_cost);
+    paid += std::fabs(static_cast<double>(problem.costs[i * problem.stride + assignment[i]]));
   }
   return gap <= 4.0 * kEpsilon * static_cast<double>(oriented.rows + oriented.columns) * paid;
 }

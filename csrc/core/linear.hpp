@@ -29,11 +29,11 @@ struct LinearDuals {
   double* columns = nullptr;
 };
 
-// What an earlier solve left: any numbers do, good ones save time. All null: nothing.
+// What an earlier solve left: any numbers do. Good row duals save time in square problems whose rows must all be
+// matched; others are solved anew, which takes no longer than to mend old duals. Null: nothing.
 struct LinearStart {
   const std::int64_t* matching = nullptr;
   const double* row_duals = nullptr;
-  const double* column_duals = nullptr;
 };
 
 // Solves one problem after the other in the same memory.
@@ -57,7 +57,7 @@ class LinearSolver {
   };
 
   Oriented orient(const LinearProblem<T>& problem);
-  bool warm(const LinearProblem<T>& problem, const Oriented& oriented, const double* column_duals,
+  bool warm(const LinearProblem<T>& problem, const Oriented& oriented, const double* row_duals,
             std::int64_t* assignment, Solution& solution);
   double evaluate(const LinearProblem<T>& problem, const Oriented& oriented, std::int64_t* assignment,
                   Solution& solution);
@@ -65,7 +65,7 @@ class LinearSolver {
 
   Lap<double, T> lap_;
   std::vector<T> transposed_;
-  std::vector<double> unmatched_;
+  std::vector<double> unmatched_, row_duals_;
   std::vector<char> taken_;
 };
 
