@@ -18,10 +18,10 @@
 namespace graphmatch {
 
 struct MemeticOptions {
-  std::int64_t members = 8;
+  std::int64_t members = 24;
   std::int64_t steps = 500;      // of the tabu searches of the first pool
   std::int64_t longest = 10000;  // steps are doubled from pool to pool until here
-  std::int64_t patience = 4;     // pools in a row without a better permutation
+  std::int64_t patience = 2;     // pools in a row without a better permutation
   double goal = 0.0;             // ends at a value at most this
 };
 

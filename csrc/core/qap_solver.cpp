@@ -18,10 +18,10 @@ namespace graphmatch {
 namespace {
 
 // Budgets of the portfolio at effort 1. Tabu steps are per node.
-constexpr double kFirstSteps = 15.0;
-constexpr double kLongestSteps = 240.0;
-constexpr double kMedium = 40.0;          // nodes
-constexpr double kPatience = 4.0;         // pools in a row without a better permutation
+constexpr double kFirstSteps = 10.0;
+constexpr double kLongestSteps = 480.0;
+constexpr double kMedium = 20.0;          // nodes: up to here the longest searches are affordable
+constexpr double kPatience = 2.0;         // pools in a row without a better permutation
 constexpr std::int64_t kProofNodes = 16;  // larger problems leave the dual ascent to those who ask for it
 constexpr double kProofRounds = 30.0;
 

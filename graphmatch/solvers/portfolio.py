@@ -33,7 +33,7 @@ class Portfolio(LawlerSolver):
     Guarantee: the lower bound is re-evaluated in float64 and rounded down; a matching is returned in every case.
     Deterministic for a seed: the same answer for any number of threads and any batch layout (unless a time limit ends
     it). Cost on one core of a 2023 server: 16 nodes with 5 neighbours 0.06 ms when structured, 0.5 ms when not; 64
-    nodes 1 ms and 20 ms; dense problems of 30 nodes take 0.3 s, of 64 nodes 2 s, and reach or nearly reach the best
+    nodes 1 ms and 20 ms; dense problems of 30 nodes take 0.4 s, of 64 nodes 3 s, and reach or nearly reach the best
     known values long before that.
 
     Args:
