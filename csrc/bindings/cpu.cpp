@@ -194,10 +194,10 @@ void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t colum
                                       answers.cleared_assignment(index, rows)));
   };
   // Small problems go to the threads in groups, which share their memory and the price of handing them out.
-  constexpr std::int64_t kCostsPerTask = 16384, kTasksPerThread = 4;
+  constexpr std::int64_t kLeastCosts = 4096, kMostCosts = 16384, kTasksPerThread = 4;
+  const std::int64_t size = std::max<std::int64_t>(rows * columns, 1);
   const std::int64_t fair = batch / std::max<std::int64_t>(kTasksPerThread * budget.threads, 1);
-  const std::int64_t small = kCostsPerTask / std::max<std::int64_t>(rows * columns, 1);
-  const std::int64_t group = std::max<std::int64_t>(std::min(fair, small), 1);
+  const std::int64_t group = std::max<std::int64_t>(std::clamp(fair, kLeastCosts / size, kMostCosts / size), 1);
   auto solve_group = [&](auto element, std::int64_t first) {
     LinearSolver<decltype(element)> solver;
     for (std::int64_t index = first; index < std::min(first + group, batch); ++index) solve(solver, element, index);
