@@ -29,14 +29,14 @@ GRAPHMATCH_INLINE std::int64_t free_column(const LapTables<T, S>& t, std::int64_
 }
 
 // Column reduction and reduction transfer of a square problem; null row duals are zeros.
-template <class T, class S>
+template <int kBytes, class T, class S>
 GRAPHMATCH_INLINE void reduce_columns(const LapTables<T, S>& t, const T* row_duals) {
   using Index = typename LapTables<T, S>::Index;
   std::fill_n(t.v, t.columns, std::numeric_limits<T>::infinity());
   std::fill_n(t.previous_row, t.padded_columns, Index{0});
   for (std::int64_t i = 0; i < t.rows; ++i) {
     const T dual = row_duals == nullptr ? T(0) : row_duals[i];
-    lower_columns(t.row(i), dual, static_cast<Index>(i), t.padded_columns, t.v, t.previous_row);
+    lower_columns<kBytes>(t.row(i), dual, static_cast<Index>(i), t.padded_columns, t.v, t.previous_row);
   }
   Index* chosen = t.waiting;  // how many columns have their minimum in this row
   std::fill_n(chosen, t.rows, Index{0});
@@ -53,7 +53,7 @@ GRAPHMATCH_INLINE void reduce_columns(const LapTables<T, S>& t, const T* row_dua
     const std::int64_t column = t.column_of[i];
     const T price = t.v[column];
     t.v[column] = -std::numeric_limits<T>::infinity();
-    const T second = row_minimum(t.row(i), t.v, t.padded_columns);
+    const T second = row_minimum<kBytes>(t.row(i), t.v, t.padded_columns);
     // The row's other columns then cost it as much; the price must not rise by rounding.
     const T lower = static_cast<T>(t.row(i)[column]) - second;
     t.v[column] = second < std::numeric_limits<T>::infinity() && lower < price ? lower : price;
@@ -61,7 +61,7 @@ GRAPHMATCH_INLINE void reduce_columns(const LapTables<T, S>& t, const T* row_dua
 }
 
 // Augmenting row reduction for the rows in `waiting`: returns how many remain there.
-template <class T, class S>
+template <int kBytes, class T, class S>
 GRAPHMATCH_INLINE std::int64_t bid(const LapTables<T, S>& t, std::int64_t count) {
   using Index = typename LapTables<T, S>::Index;
   constexpr T kInfinity = std::numeric_limits<T>::infinity();
@@ -71,7 +71,7 @@ GRAPHMATCH_INLINE std::int64_t bid(const LapTables<T, S>& t, std::int64_t count)
     for (Index row = t.waiting[k]; row >= 0;) {
       const Index bidder = row;
       row = -1;
-      const Cheapest<T> cheapest = cheapest_columns(t.row(bidder), t.v, t.padded_columns);
+      const Cheapest<T> cheapest = cheapest_columns<kBytes>(t.row(bidder), t.v, t.padded_columns);
       const T refusal = t.unmatched == nullptr ? kInfinity : t.unmatched[bidder];
       if (t.unmatched != nullptr && refusal < cheapest.lowest) continue;
       // Without any finite label the row is left to the search, which fails.
@@ -110,7 +110,7 @@ GRAPHMATCH_INLINE std::int64_t bid(const LapTables<T, S>& t, std::int64_t count)
 }
 
 // The search for one row. False where it has no finite path.
-template <class T, class S>
+template <int kBytes, class T, class S>
 GRAPHMATCH_INLINE bool augment(const LapTables<T, S>& t, std::int64_t start) {
   using Index = typename LapTables<T, S>::Index;
   constexpr T kInfinity = std::numeric_limits<T>::infinity();
@@ -128,8 +128,8 @@ GRAPHMATCH_INLINE bool augment(const LapTables<T, S>& t, std::int64_t start) {
       exit_distance = offset + t.unmatched[row];
       exit_row = row;
     }
-    const T lowest =
-        relax_row(t.row(row), t.v, offset, static_cast<Index>(row), t.padded_columns, t.distance, t.previous_row);
+    const T lowest = relax_row<kBytes>(t.row(row), t.v, offset, static_cast<Index>(row), t.padded_columns, t.distance,
+                                       t.previous_row);
     // Columns of one distance are listed together: a free one among them ends the search at once.
     if (scanned == listed || lowest <= reached) {
       if (exit_row >= 0 && exit_distance < lowest) {
@@ -138,7 +138,7 @@ GRAPHMATCH_INLINE bool augment(const LapTables<T, S>& t, std::int64_t start) {
       }
       if (lowest == kInfinity) break;
       reached = lowest;
-      const Nearest<T> nearest = nearest_columns(t.distance, lowest, t.padded_columns);
+      const Nearest nearest = nearest_columns<kBytes>(t.distance, lowest, t.padded_columns);
       auto list = [&](std::int64_t column) {
         if (t.row_of[column] < 0) {
           sink = column;
@@ -190,43 +190,48 @@ GRAPHMATCH_INLINE bool augment(const LapTables<T, S>& t, std::int64_t start) {
   return true;
 }
 
-template <class T, class S>
+template <int kBytes, class T, class S>
 GRAPHMATCH_INLINE bool run_all(const LapTables<T, S>& t, bool reduce, const T* row_duals) {
   using Index = typename LapTables<T, S>::Index;
-  if (reduce) reduce_columns(t, row_duals);
+  if (reduce) reduce_columns<kBytes>(t, row_duals);
   std::int64_t count = 0;
   for (std::int64_t i = 0; i < t.rows; ++i) {
     if (t.column_of[i] < 0) t.waiting[count++] = static_cast<Index>(i);
   }
   LapTables<T, S> rounds = t;
   for (int round = 0; round < kBiddingRounds && count > 0; ++round) {
-    count = bid(rounds, count);
+    count = bid<kBytes>(rounds, count);
     std::swap(rounds.waiting, rounds.next);
   }
   for (std::int64_t k = 0; k < count; ++k) {
-    if (!augment(t, rounds.waiting[k])) return false;
+    if (!augment<kBytes>(t, rounds.waiting[k])) return false;
   }
   return true;
 }
 
-template <class T, class S>
+template <int kBytes, class T, class S>
 GRAPHMATCH_INLINE void minima(const LapTables<T, S>& t, T* lowest) {
-  for (std::int64_t i = 0; i < t.rows; ++i) lowest[i] = row_minimum(t.row(i), t.v, t.padded_columns);
+  for (std::int64_t i = 0; i < t.rows; ++i) lowest[i] = row_minimum<kBytes>(t.row(i), t.v, t.padded_columns);
 }
 
-GRAPHMATCH_MULTIVERSION bool run(const LapTables<float, float>& t, bool reduce, const float* row_duals) {
-  return run_all(t, reduce, row_duals);
-}
-GRAPHMATCH_MULTIVERSION bool run(const LapTables<double, float>& t, bool reduce, const double* row_duals) {
-  return run_all(t, reduce, row_duals);
-}
-GRAPHMATCH_MULTIVERSION bool run(const LapTables<double, double>& t, bool reduce, const double* row_duals) {
-  return run_all(t, reduce, row_duals);
-}
+#define GRAPHMATCH_LAP_FUNCTIONS(kTarget, kBytes, T, S)                         \
+  kTarget bool run(const LapTables<T, S>& t, bool reduce, const T* row_duals) { \
+    return run_all<kBytes>(t, reduce, row_duals);                               \
+  }                                                                             \
+  kTarget void row_minima(const LapTables<T, S>& t, T* lowest) { minima<kBytes>(t, lowest); }
 
-GRAPHMATCH_MULTIVERSION void row_minima(const LapTables<float, float>& t, float* lowest) { minima(t, lowest); }
-GRAPHMATCH_MULTIVERSION void row_minima(const LapTables<double, float>& t, double* lowest) { minima(t, lowest); }
-GRAPHMATCH_MULTIVERSION void row_minima(const LapTables<double, double>& t, double* lowest) { minima(t, lowest); }
+#define GRAPHMATCH_LAP_VERSION(kTarget, kBytes)            \
+  GRAPHMATCH_LAP_FUNCTIONS(kTarget, kBytes, float, float)  \
+  GRAPHMATCH_LAP_FUNCTIONS(kTarget, kBytes, double, float) \
+  GRAPHMATCH_LAP_FUNCTIONS(kTarget, kBytes, double, double)
+
+#ifdef GRAPHMATCH_TARGETS
+GRAPHMATCH_LAP_VERSION(__attribute__((target("avx512f"))), 64)
+GRAPHMATCH_LAP_VERSION(__attribute__((target("avx2"))), 32)
+GRAPHMATCH_LAP_VERSION(__attribute__((target("default"))), 16)
+#else
+GRAPHMATCH_LAP_VERSION(, 16)
+#endif
 
 }  // namespace
 

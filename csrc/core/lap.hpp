@@ -35,7 +35,7 @@ namespace graphmatch {
 // What one solve works on: arrays of `padded_columns` where they have one entry per column.
 template <class T, class S>
 struct LapTables {
-  using Index = typename LapLanes<T>::Index;
+  using Index = LapIndex<T>;
 
   std::int64_t rows, columns, padded_columns;
   const S* costs;  // rows of `stride`, infinite in the padding
@@ -83,7 +83,7 @@ class Lap {
   void tighten();
 
  private:
-  using Index = typename LapLanes<T>::Index;
+  using Index = LapIndex<T>;
 
   LapTables<T, S> prepare(std::int64_t rows, std::int64_t columns, const S* cost, std::int64_t stride,
                           const T* unmatched);

@@ -9,6 +9,7 @@
 // ThreadSanitizer builds crash in the resolvers that choose a version, so they get the baseline only.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && \
     !defined(__SANITIZE_THREAD__)
+#define GRAPHMATCH_TARGETS  // functions may also be written once for each of these targets
 #define GRAPHMATCH_MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define GRAPHMATCH_MULTIVERSION
