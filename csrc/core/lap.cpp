@@ -214,6 +214,7 @@ GRAPHMATCH_INLINE void minima(const LapTables<T, S>& t, T* lowest) {
   for (std::int64_t i = 0; i < t.rows; ++i) lowest[i] = row_minimum<kBytes>(t.row(i), t.v, t.padded_columns);
 }
 
+// The whole search once per instruction set, so that nothing is called from its loops.
 #define GRAPHMATCH_LAP_FUNCTIONS(kTarget, kBytes, T, S)                         \
   kTarget bool run(const LapTables<T, S>& t, bool reduce, const T* row_duals) { \
     return run_all<kBytes>(t, reduce, row_duals);                               \

@@ -1,7 +1,7 @@
 // Row scans of the assignment solver, on whole vectors.
 //
-// Rows are padded with infinite costs. Only subtractions, additions, comparisons and minima are used,
-// and among equals the lowest column wins, so every instruction set gives the same bits.
+// Rows are padded with infinite costs. Only additions, subtractions, comparisons and minima are used, and among equals
+// the lowest column wins, so every width of vector gives the same bits.
 #pragma once
 
 #include <cstdint>
