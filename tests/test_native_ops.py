@@ -33,13 +33,27 @@ def options(method: int = _ops.PORTFOLIO, max_gap: float = 1e-6, threads: int = 
     return (method, 20, 2, 50, 1000, 1.0, max_gap, 0, None, threads)
 
 
+def dense_tensors(linear: gm.LinearProblem, start: bool = False) -> tuple:
+    """Flow, distance, linear costs, sizes and a point to start from, made of the square part of a linear problem."""
+    n = min(linear.costs.shape[1:])
+    costs = linear.costs[:, :n, :n].contiguous()
+    sizes = None if linear.sizes is None else linear.sizes.amin(1)
+    point = torch.full_like(costs, 1 / n, dtype=torch.float64) if start else None
+    return costs, costs.transpose(1, 2), costs if start else None, sizes, point
+
+
+def dense_options(method: int) -> tuple:
+    """Method, budgets (iterations, runs, steps, effort), FAQ's options, gap, seed, time limit, threads."""
+    return (method, 20, 2, 50, 0.1, 1e-4, True, 0.01, True, 1e-6, 0, None, 2)
+
+
 def states(problem: gm.LawlerProblem) -> tuple:
     state = gm.solve(problem).state
     return (state.messages, state.potentials, state.scale, state.matching)
 
 
 def operator(name: str) -> Callable:
-    return getattr(_ops, name.removesuffix("_with_states"))
+    return getattr(_ops, name.removesuffix("_with_states").removesuffix("_from_a_start"))
 
 
 def calls(problem: gm.LawlerProblem, linear: gm.LinearProblem) -> dict[str, tuple]:
@@ -50,6 +64,8 @@ def calls(problem: gm.LawlerProblem, linear: gm.LinearProblem) -> dict[str, tupl
         "lawler_solve": (*lawler_tensors(problem), *options(), None, None, None, None, False),
         "lawler_solve_with_states": (*lawler_tensors(problem), *options(), *states(problem), True),
         "lawler_objective": (*lawler_tensors(problem), assignment, 2),
+        "qap_solve": (*dense_tensors(linear), *dense_options(_ops.QAP_PORTFOLIO)),
+        "qap_solve_from_a_start": (*dense_tensors(linear, start=True), *dense_options(_ops.QAP_FAQ)),
     }
 
 
@@ -64,7 +80,14 @@ def arguments(request: pytest.FixtureRequest, make_problem: Callable) -> dict[st
     return calls(*ragged)
 
 
-OPERATORS = ["linear_assignment", "lawler_solve", "lawler_solve_with_states", "lawler_objective"]
+OPERATORS = [
+    "linear_assignment",
+    "lawler_solve",
+    "lawler_solve_with_states",
+    "lawler_objective",
+    "qap_solve",
+    "qap_solve_from_a_start",
+]
 
 
 @pytest.mark.parametrize("name", OPERATORS)
