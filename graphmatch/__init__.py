@@ -17,15 +17,31 @@ from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearPro
 from graphmatch.quadratic import QuadraticAssignmentResult, quadratic_assignment
 from graphmatch.result import LinearState, MatchResult, SolverState, Stage, Status
 from graphmatch.solve import solve
-from graphmatch.solvers import FAQ, LAP, LPMP, BranchAndBound, BruteForce, DualAscent, Fusion, Portfolio, Solver, Tabu
+from graphmatch.solvers import (
+    FAQ,
+    IPFP,
+    LAP,
+    LPMP,
+    RRWM,
+    BranchAndBound,
+    BruteForce,
+    DualAscent,
+    Fusion,
+    Portfolio,
+    Solver,
+    SpectralMatching,
+    Tabu,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FAQ",
     "IMLE",
+    "IPFP",
     "LAP",
     "LPMP",
+    "RRWM",
     "AlignmentDetails",
     "BarycenterAlignment",
     "BlackBox",
@@ -48,6 +64,7 @@ __all__ = [
     "QuadraticAssignmentResult",
     "Solver",
     "SolverState",
+    "SpectralMatching",
     "Stage",
     "Status",
     "Tabu",

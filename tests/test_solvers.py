@@ -45,6 +45,11 @@ CONTRACTS = [
         )
         for kind in ("lawler", "koopmans_beckmann")
     ),
+    *(
+        Contract(solver, kind, exact=False)
+        for solver in (gm.SpectralMatching(iterations=20), gm.RRWM(iterations=10), gm.IPFP(iterations=10))
+        for kind in ("lawler", "koopmans_beckmann")
+    ),
     Contract(gm.FAQ(starts=2, refine=True), "koopmans_beckmann", exact=False),
     Contract(gm.FAQ(linear_step="sinkhorn"), "koopmans_beckmann", exact=False),
     Contract(gm.BruteForce(), "linear", exact=True, threaded=False),

@@ -9,7 +9,20 @@ from typing import Any
 import graphmatch
 from graphmatch import _check
 
-_NAMES = ("Portfolio", "DualAscent", "Tabu", "FAQ", "Fusion", "BranchAndBound", "BruteForce", "LPMP", "LAP")
+_NAMES = (
+    "Portfolio",
+    "DualAscent",
+    "Tabu",
+    "FAQ",
+    "Fusion",
+    "BranchAndBound",
+    "BruteForce",
+    "LPMP",
+    "LAP",
+    "SpectralMatching",
+    "RRWM",
+    "IPFP",
+)
 SOLVERS: dict[str, type[Any]] = {name: getattr(graphmatch, name) for name in _NAMES if hasattr(graphmatch, name)}
 # The first of the list that is there: strongest first, for quadratic costs.
 DEFAULT_SOLVER = next(iter(SOLVERS))

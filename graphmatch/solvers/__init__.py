@@ -6,21 +6,27 @@ from graphmatch.solvers.brute_force import BruteForce
 from graphmatch.solvers.dual_ascent import DualAscent
 from graphmatch.solvers.faq import FAQ
 from graphmatch.solvers.fusion import Fusion
+from graphmatch.solvers.ipfp import IPFP
 from graphmatch.solvers.lap import LAP
 from graphmatch.solvers.lpmp import LPMP
 from graphmatch.solvers.portfolio import Portfolio, quick_solver
+from graphmatch.solvers.rrwm import RRWM
+from graphmatch.solvers.spectral import SpectralMatching
 from graphmatch.solvers.tabu import Tabu
 
 __all__ = [
     "FAQ",
+    "IPFP",
     "LAP",
     "LPMP",
+    "RRWM",
     "BranchAndBound",
     "BruteForce",
     "DualAscent",
     "Fusion",
     "Portfolio",
     "Solver",
+    "SpectralMatching",
     "Tabu",
     "WarmStartSolver",
     "quick_solver",
