@@ -1,7 +1,8 @@
-"""Files of matching problems that other programs read and write."""
+"""Matching problems of other programs: their files, graphs and matrices."""
 
 from graphmatch.io.affinity_matrix import from_affinity_matrix, to_affinity_matrix
 from graphmatch.io.dd import read_dd, read_multigraph_dd, write_dd, write_multigraph_dd
+from graphmatch.io.interop import LabelledProblem, from_networkx, from_pyg, graph_from_networkx, graph_from_pyg
 from graphmatch.io.qaplib import (
     QaplibSolution,
     read_qaplib,
@@ -11,8 +12,13 @@ from graphmatch.io.qaplib import (
 )
 
 __all__ = [
+    "LabelledProblem",
     "QaplibSolution",
     "from_affinity_matrix",
+    "from_networkx",
+    "from_pyg",
+    "graph_from_networkx",
+    "graph_from_pyg",
     "read_dd",
     "read_multigraph_dd",
     "read_qaplib",
