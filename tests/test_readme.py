@@ -1,4 +1,4 @@
-"""The README's own blocks: its Python runs and prints what it shows, its commands and options exist."""
+"""The blocks of the README and of docs: their Python runs and prints what they show, commands and options exist."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+SWITCHING = ROOT / "docs" / "switching.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
 COMMAND_LINES = ("exgra-med", "graphmatch")
 
@@ -30,19 +32,19 @@ class Block(NamedTuple):
     line: int
 
 
-def blocks() -> list[Block]:
-    """The README's fenced blocks, in order."""
-    readme = README.read_text(encoding="utf-8")
+def blocks(document: Path) -> list[Block]:
+    """The fenced blocks of a document, in order."""
+    text = document.read_text(encoding="utf-8")
     return [
-        Block(match[1], match[2], readme.count("\n", 0, match.start()) + 1)
-        for match in re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", readme, re.M | re.S)
+        Block(match[1], match[2], text.count("\n", 0, match.start()) + 1)
+        for match in re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.M | re.S)
     ]
 
 
 def commands() -> list[tuple[int, list[str]]]:
     """Every command of the README's shell blocks, split into words, with the line of its block."""
     found = []
-    for block in blocks():
+    for block in blocks(README):
         if block.language in ("bash", "console", "sh", "shell"):
             lines = block.text.replace("\\\n", " ").splitlines()
             found += [
@@ -67,24 +69,34 @@ def help_text(program: str, *subcommands: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_python_blocks_print_what_the_readme_shows(tmp_path, monkeypatch):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_blocks_print_what_the_document_shows(document: Path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "readme"}
-    all_blocks = blocks()
+    namespace: dict[str, object] = {"__name__": "document"}
+    all_blocks = blocks(document)
     ran = 0
     for block, following in zip(all_blocks, [*all_blocks[1:], None], strict=True):
         if block.language != "python":
             continue
         printed = io.StringIO()
-        # Blank lines in front make the line numbers of a traceback those of the README.
-        code = compile("\n" * block.line + block.text, str(README), "exec")
+        # Blank lines in front make the line numbers of a traceback those of the document.
+        code = compile("\n" * block.line + block.text, str(document), "exec")
         with contextlib.redirect_stdout(printed):
             exec(code, namespace)
         ran += 1
         if following is not None and following.language == "text":
-            message = f"README line {block.line} shows\n{following.text}\nand prints\n{printed.getvalue()}"
+            message = f"line {block.line} shows\n{following.text}\nand prints\n{printed.getvalue()}"
             assert same_output(following.text, printed.getvalue()), message
-    assert ran > 0, "the README has no Python block"
+    assert ran > 0, "the document has no Python block"
+
+
+def test_the_calls_of_the_table_run():
+    namespace: dict[str, object] = {}
+    exec(blocks(SWITCHING)[0].text, namespace)
+    rows = re.findall(r"^\|.*\| `(gm\..*)` \|$", SWITCHING.read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 10
+    for call in rows:
+        assert eval(call, namespace) is not None, call
 
 
 @pytest.mark.parametrize(("line", "words"), [pytest.param(*c, id=f"{c[0]}-{' '.join(c[1][:3])}") for c in commands()])

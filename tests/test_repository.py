@@ -90,7 +90,10 @@ ADAPTER_FILES = files("exgra_adapter/**/*.py")
 NATIVE_FILES = files("csrc/**/*.[ch]pp", "csrc/**/*.cu", "csrc/**/*.cuh")
 PYTHON_FILES = [*LIBRARY_FILES, *ADAPTER_FILES, *files("tests/**/*.py", "benchmarks/**/*.py", "setup.py")]
 CODE_FILES = [*PYTHON_FILES, *NATIVE_FILES, *files("tests/**/*.[ch]pp")]
-TEXT_FILES = [*CODE_FILES, *files("*.md", "**/README.md", "*.toml", "*.txt", "Makefile", ".ci/run", ".gitignore")]
+TEXT_FILES = [
+    *CODE_FILES,
+    *files("*.md", "docs/*.md", "**/README.md", "*.toml", "*.txt", "Makefile", ".ci/run", ".gitignore"),
+]
 
 
 def test_library_imports_run_downwards():
