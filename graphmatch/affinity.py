@@ -31,7 +31,7 @@ def edge_features(nodes: Tensor, edges: Tensor) -> Tensor:
         raise ValueError(_check.message("edge_features", "edges", rule, received, "Check both."))
     index = edges[..., None].expand(*edges.shape, nodes.shape[-1])
     ends = nodes.unsqueeze(-2).expand(*nodes.shape[:-1], 2, nodes.shape[-1]).gather(-3, index)
-    return F.normalize(ends[..., 0, :] - ends[..., 1, :], dim=-1)
+    return _unit(ends[..., 0, :] - ends[..., 1, :])
 
 
 def cosine_affinity(left: Tensor, right: Tensor) -> Tensor:
@@ -54,4 +54,9 @@ def cosine_affinity(left: Tensor, right: Tensor) -> Tensor:
         raise ValueError(
             _check.message("cosine_affinity", "left and right", "hold vectors of one length", received, "Check both.")
         )
-    return torch.matmul(F.normalize(left, dim=-1), F.normalize(right, dim=-1).transpose(-1, -2))
+    return torch.matmul(_unit(left), _unit(right).transpose(-1, -2))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Returns vectors of length 1; zero vectors stay, also in half precision, where the usual 1e-12 is zero."""
+    return F.normalize(vectors, dim=-1, eps=max(1e-12, torch.finfo(vectors.dtype).tiny))

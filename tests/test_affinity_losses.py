@@ -162,3 +162,11 @@ def test_masked_mean_names_the_empty_text():
     mask = torch.tensor([[1, 0], [1, 1], [0, 0]])
     with pytest.raises(ValueError, match="none in text 2"):
         gm.masked_mean(torch.full((3, 2, 1), math.nan), mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_zero_vectors_have_no_direction_in_any_type(dtype: torch.dtype):
+    nodes = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype)
+    features = gm.edge_features(nodes, torch.tensor([[0, 0], [0, 1]]))
+    assert features[0].tolist() == [0, 0]
+    assert gm.cosine_affinity(torch.zeros(1, 2, dtype=dtype), nodes).tolist() == [[0, 0]]
