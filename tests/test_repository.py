@@ -21,7 +21,7 @@ LARGEST_FILE = 450
 LAYERS = (
     {"_check", "_native"},
     {"_ops"},
-    {"_reference", "affinity", "batch", "graphs", "problem", "result"},
+    {"_reference", "affinity", "batch", "graphs", "noise", "problem", "result", "sinkhorn"},
     {"solvers"},
     {"solve"},
     {"alignment", "assignment", "gradients", "layers", "losses", "multigraph", "quadratic", "released"},

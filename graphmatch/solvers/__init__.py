@@ -11,6 +11,7 @@ from graphmatch.solvers.lap import LAP
 from graphmatch.solvers.lpmp import LPMP
 from graphmatch.solvers.portfolio import Portfolio, quick_solver
 from graphmatch.solvers.rrwm import RRWM
+from graphmatch.solvers.sinkhorn import GumbelSinkhorn, Sinkhorn
 from graphmatch.solvers.spectral import SpectralMatching
 from graphmatch.solvers.tabu import Tabu
 
@@ -24,7 +25,9 @@ __all__ = [
     "BruteForce",
     "DualAscent",
     "Fusion",
+    "GumbelSinkhorn",
     "Portfolio",
+    "Sinkhorn",
     "Solver",
     "SpectralMatching",
     "Tabu",
