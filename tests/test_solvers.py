@@ -446,9 +446,3 @@ def test_a_time_limit_still_gives_matchings_with_bounds(make_problem: Make, unma
     assert_is_answer(result, problem)
     assert result.iterations.eq(1).all()
     assert result.lower_bound.isfinite().all()
-
-
-def test_the_default_solver_follows_the_kind_of_problem(make_problem: Make):
-    for kind, solver in [("linear", gm.LAP()), ("lawler", gm.Portfolio()), ("koopmans_beckmann", gm.Portfolio())]:
-        problem = make_problem(kind, 15)
-        assert_equal(gm.solve(problem), gm.solve(problem, solver))

@@ -172,3 +172,11 @@ def test_matchings_and_paid_pairs_price_the_problem(make_problem: Make):
 
 def test_every_status_has_a_text():
     assert all(status.text.endswith(".") for status in gm.Status)
+
+
+def test_the_default_solver_follows_the_kind_of_problem(make_problem: Make):
+    for kind, solver in [("linear", gm.LAP()), ("lawler", gm.Portfolio()), ("koopmans_beckmann", gm.Portfolio())]:
+        problem = make_problem(kind, 15)
+        result, expected = gm.solve(problem), gm.solve(problem, solver)
+        for name in ("assignment", "objective", "lower_bound", "status"):
+            assert torch.equal(getattr(result, name), getattr(expected, name))

@@ -13,8 +13,7 @@ from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem
 from graphmatch.result import MatchResult, Status
 from graphmatch.solvers.base import take_kind
 from graphmatch.solvers.call import thread_count
-
-_SCORE_UNITS = 2.0**30
+from graphmatch.solvers.rounding import best_matching, real_nodes
 
 
 class Affinity:
@@ -33,10 +32,7 @@ class Affinity:
         unary = problem.unary_costs.detach().double()
         batch, n1, n2 = unary.shape
         device = unary.device
-        count1, count2 = problem.node_counts()
-        real = (torch.arange(n1, device=device) < count1[:, None])[:, :, None]
-        real = real & (torch.arange(n2, device=device) < count2[:, None])[:, None, :]
-        self.allowed = real & (unary < torch.inf)
+        self.allowed = real_nodes(problem, unary) & (unary < torch.inf)
         costs, edges1, edges2 = _real_edges(problem)
         loop1, loop2 = (edges[..., 0] == edges[..., 1] for edges in (edges1, edges2))
         both = loop1[:, :, None] & loop2[:, None, :]
@@ -109,14 +105,11 @@ class BaselineSolver(ABC):
 
     def _rounded(self, scores: Tensor, affinity: Affinity, problem: LawlerProblem) -> tuple[Tensor, Tensor]:
         """Returns the matching of all nodes, as far as possible, with the largest sum of scores; and a status."""
+        where = type(self).__name__
         # A match is always worth more than none, whatever its score.
-        costs = torch.where(affinity.allowed, -1.0 - _normalised(scores), torch.inf)
-        assignment, status = self._assign(costs, problem, None if problem.unmatched_cost is None else 0.0)
+        worth = 1.0 + _normalised(scores)
+        assignment, status = best_matching(where, worth, affinity.allowed, problem, self.on_cpu, self.threads)
         return assignment, torch.where(status == int(Status.OPTIMAL), int(Status.FEASIBLE), status)
-
-    def _assign(self, costs: Tensor, problem: LawlerProblem, unmatched_cost: float | None) -> tuple[Tensor, Tensor]:
-        answers = self._linear(costs, problem, unmatched_cost)
-        return answers[0].to(costs.device), answers[3].to(costs.device)
 
     def _linear(self, costs: Tensor, problem: LawlerProblem, unmatched_cost: float | None) -> tuple[Tensor, ...]:
         sizes = None if problem.sizes is None else problem.sizes[:, :2].cpu()
@@ -206,11 +199,11 @@ def _lowest(values: Tensor) -> Tensor:
 
 
 def _normalised(scores: Tensor) -> Tensor:
-    """Returns scores divided by their largest of each problem, and rounded: rounding errors do not decide ties."""
+    """Returns scores divided by their largest of each problem."""
     if scores.numel() == 0:
         return scores
     largest = scores.flatten(1).amax(1)[:, None, None]
-    return torch.where(largest > 0, (scores / largest * _SCORE_UNITS).round() / _SCORE_UNITS, 0.0)
+    return torch.where(largest > 0, scores / largest, 0.0)
 
 
 def _gathered(x: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graphmatch import _ops
 from graphmatch.problem import LawlerProblem, LinearProblem
-from graphmatch.solvers.base import host_costs, thread_count
+from graphmatch.solvers.call import host_costs, thread_count
 
 # Scores that differ by less are ties: what rounding errors make of equal scores does not decide.
 _SCORE_BITS = 30
@@ -41,7 +41,12 @@ def closed(objective: Tensor, bound: Tensor, scale: Tensor, max_gap: float) -> T
 
 
 def best_matching(
-    where: str, scores: Tensor, allowed: Tensor, problem: LinearProblem | LawlerProblem, on_cpu: bool
+    where: str,
+    scores: Tensor,
+    allowed: Tensor,
+    problem: LinearProblem | LawlerProblem,
+    on_cpu: bool,
+    threads: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns the assignment (b, n1) of the highest sum of scores, and its status (b,), on the device of the scores.
 
@@ -54,10 +59,11 @@ def best_matching(
         allowed: (b, n1, n2) bool.
         problem: Its sizes and whether it is partial count.
         on_cpu: Whether scores may be copied to the CPU.
+        threads: None = `torch.get_num_threads()`.
     """
     scores = torch.where(allowed, scores, 0).double()
     costs = torch.where(allowed, -quantised(scores, largest_cost(scores, allowed), _SCORE_BITS), torch.inf)
     sizes = torch.stack(problem.node_counts(), dim=1).cpu()
     partial = None if problem.unmatched_cost is None else 0.0
-    answers = _ops.linear_assignment(host_costs(where, costs, on_cpu), sizes, partial, thread_count(where, None))
+    answers = _ops.linear_assignment(host_costs(where, costs, on_cpu), sizes, partial, thread_count(where, threads))
     return answers[0].to(scores.device), answers[3].to(scores.device)
