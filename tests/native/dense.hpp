@@ -103,8 +103,9 @@ inline double enumerate(const QapProblem<double>& problem) {
 }
 
 inline void test_dense_problems() {
-  for (std::int64_t seed = 0; seed < 120; ++seed) {
-    const std::int64_t nodes = seed % 3 == 0 ? 9 + seed % 25 : seed % 7;
+  for (std::int64_t seed = 0; seed < 60; ++seed) {
+    // Few of the larger ones: the thread sanitizer makes a step of the search a hundred times as long.
+    const std::int64_t nodes = seed % 10 == 0 ? 9 + seed / 5 : seed % 7;
     const DenseCase dense(seed, nodes);
     QapCosts costs;
     check(costs.build(dense.problem), "finite costs are valid", seed, 0);
@@ -118,7 +119,7 @@ inline void test_dense_problems() {
         options.max_iterations = 5;
         options.runs = 2;
         options.steps = 50;
-        options.effort = 0.1;
+        options.effort = 0.01;
         options.sinkhorn = seed % 2 == 0;
         options.refine = seed % 4 == 0;
         Stop stop(hurried ? 0.0 : -1.0);
