@@ -14,31 +14,38 @@ constexpr double kForbiddenTest = 1e199;
 constexpr double kLargestTree = 512e6;  // bytes
 constexpr std::int64_t kDoubleLanes = 8;
 
-typedef double DoubleLanes __attribute__((vector_size(64), aligned(64)));
-
 // The two smallest labels that are not closed, of every open row.
-GRAPHMATCH_MULTIVERSION void two_smallest(const double* gains, const double* closed, const char* assigned,
-                                          std::int64_t rows, std::int64_t width, double* lowest, double* second) {
+template <class V>
+GRAPHMATCH_INLINE void smallest_labels(const double* gains, const double* closed, const char* assigned,
+                                       std::int64_t rows, std::int64_t width, double* lowest, double* second) {
   for (std::int64_t i = 0; i < rows; ++i) {
     if (assigned[i]) continue;
-    const auto* gain = reinterpret_cast<const DoubleLanes*>(gains + i * width);
-    const auto* penalty = reinterpret_cast<const DoubleLanes*>(closed);
-    DoubleLanes low = DoubleLanes{} + kInfinity;
-    DoubleLanes next = low;
-    for (std::int64_t k = 0; k < width / kDoubleLanes; ++k) {
-      const DoubleLanes value = gain[k] + penalty[k];
-      const DoubleLanes larger = value < low ? low : value;
+    const auto* gain = reinterpret_cast<const V*>(gains + i * width);
+    const auto* penalty = reinterpret_cast<const V*>(closed);
+    V low = V{} + kInfinity;
+    V next = low;
+    for (std::int64_t k = 0; k < width / kWidth<V>; ++k) {
+      const V value = gain[k] + penalty[k];
+      const V larger = value < low ? low : value;
       next = larger < next ? larger : next;
       low = value < low ? value : low;
     }
     lowest[i] = second[i] = kInfinity;
-    for (std::int64_t lane = 0; lane < kDoubleLanes; ++lane) {
+    for (std::int64_t lane = 0; lane < kWidth<V>; ++lane) {
       const double larger = std::max(lowest[i], low[lane]);
       second[i] = std::min(std::min(second[i], next[lane]), larger);
       lowest[i] = std::min(lowest[i], low[lane]);
     }
   }
 }
+
+#define GRAPHMATCH_LABEL_VERSION(kTarget, kBytes)                                                               \
+  kTarget void two_smallest(const double* gains, const double* closed, const char* assigned, std::int64_t rows, \
+                            std::int64_t width, double* lowest, double* second) {                               \
+    smallest_labels<Vector<double, kBytes>>(gains, closed, assigned, rows, width, lowest, second);              \
+  }
+
+GRAPHMATCH_FOR_EACH_WIDTH(GRAPHMATCH_LABEL_VERSION)
 
 }  // namespace
 

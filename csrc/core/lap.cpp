@@ -226,13 +226,7 @@ GRAPHMATCH_INLINE void minima(const LapTables<T, S>& t, T* lowest) {
   GRAPHMATCH_LAP_FUNCTIONS(kTarget, kBytes, double, float) \
   GRAPHMATCH_LAP_FUNCTIONS(kTarget, kBytes, double, double)
 
-#ifdef GRAPHMATCH_TARGETS
-GRAPHMATCH_LAP_VERSION(__attribute__((target("avx512f"))), 64)
-GRAPHMATCH_LAP_VERSION(__attribute__((target("avx2"))), 32)
-GRAPHMATCH_LAP_VERSION(__attribute__((target("default"))), 16)
-#else
-GRAPHMATCH_LAP_VERSION(, 16)
-#endif
+GRAPHMATCH_FOR_EACH_WIDTH(GRAPHMATCH_LAP_VERSION)
 
 }  // namespace
 

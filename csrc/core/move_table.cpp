@@ -13,46 +13,55 @@ struct Scan {
   bool some_takes;
 };
 
-GRAPHMATCH_INLINE void offer(const Lanes& price, const float* penalty, Lanes& allowed, Lanes& any) {
+template <class V>
+GRAPHMATCH_INLINE void offer(const V& price, const float* penalty, V& allowed, V& any) {
   take_minimum(any, price);
-  take_minimum(allowed, price + lanes(penalty));
+  take_minimum(allowed, price + lanes<V>(penalty));
 }
 
 // The cheapest allowed move of each row, and the cheapest of all, allowed or not. Rows are reduced four at a time:
 // short ones are not worth a reduction each.
-GRAPHMATCH_MULTIVERSION float cheapest_moves(const Scan& scan, float* row_minimum) {
-  Lanes any = Lanes{} + kBarrier;
+template <class V>
+GRAPHMATCH_INLINE float minima_of_moves(const Scan& scan, float* row_minimum) {
+  V any = V{} + kBarrier;
   for (std::int64_t group = 0; group < scan.rows; group += 4) {
-    Lanes low[4];
+    V low[4];
     for (std::int64_t member = 0; member < 4; ++member) {
-      low[member] = Lanes{} + kBarrier;
+      low[member] = V{} + kBarrier;
       const std::int64_t i = group + member;
       if (i >= scan.rows) continue;
-      Lanes any_of_row = low[member];
+      V any_of_row = low[member];
       const float* swap = scan.swap + i * scan.row_stride;
       const float* swap_penalty = scan.swap_penalty + i * scan.row_stride;
-      for (std::int64_t j = 0; j < i; j += kLanes) {
-        offer(lanes(swap + j) - lanes(scan.current + j), swap_penalty + j, low[member], any_of_row);
+      for (std::int64_t j = 0; j < padded(i); j += kWidth<V>) {
+        offer(lanes<V>(swap + j) - lanes<V>(scan.current + j), swap_penalty + j, low[member], any_of_row);
       }
       if (scan.some_takes) {
         const float* take = scan.take + i * scan.stride;
         const float* take_penalty = scan.take_penalty + i * scan.stride;
-        for (std::int64_t k = 0; k < scan.stride; k += kLanes) {
-          offer(lanes(take + k) + lanes(scan.extra + k), take_penalty + k, low[member], any_of_row);
+        for (std::int64_t k = 0; k < scan.stride; k += kWidth<V>) {
+          offer(lanes<V>(take + k) + lanes<V>(scan.extra + k), take_penalty + k, low[member], any_of_row);
         }
       }
       take_minimum(any, any_of_row - scan.current[i]);
     }
     four_minima(low[0], low[1], low[2], low[3], quad(row_minimum + group));
   }
-  for (std::int64_t i = 0; i < scan.row_stride; i += kLanes) {
-    Lanes& best = lanes(row_minimum + i);
-    take_minimum(best, lanes(scan.leave + i) + lanes(scan.leave_penalty + i));
-    best -= lanes(scan.current + i);
-    take_minimum(any, lanes(scan.leave + i) - lanes(scan.current + i));
+  for (std::int64_t i = 0; i < scan.row_stride; i += kWidth<V>) {
+    V& best = lanes<V>(row_minimum + i);
+    take_minimum(best, lanes<V>(scan.leave + i) + lanes<V>(scan.leave_penalty + i));
+    best -= lanes<V>(scan.current + i);
+    take_minimum(any, lanes<V>(scan.leave + i) - lanes<V>(scan.current + i));
   }
   return horizontal_minimum(any);
 }
+
+#define GRAPHMATCH_MOVE_VERSION(kTarget, kBytes)                       \
+  kTarget float cheapest_moves(const Scan& scan, float* row_minimum) { \
+    return minima_of_moves<Vector<float, kBytes>>(scan, row_minimum);  \
+  }
+
+GRAPHMATCH_FOR_EACH_WIDTH(GRAPHMATCH_MOVE_VERSION)
 
 }  // namespace
 

@@ -6,10 +6,6 @@
 namespace graphmatch {
 namespace {
 
-// Floats per vector.
-template <class V>
-constexpr std::int64_t kWidth = static_cast<std::int64_t>(sizeof(V) / sizeof(float));
-
 GRAPHMATCH_INLINE void push(float value, float& message, float& theta) {
   message -= value;
   theta += value;
@@ -23,17 +19,17 @@ GRAPHMATCH_INLINE void spread(const PairSide& side, std::int64_t width) {
 }
 
 template <class V>
-GRAPHMATCH_INLINE float smallest_message(const PairSide& side, std::int64_t width) {
-  V best = lanes<V>(side.message);
-  for (std::int64_t l = kWidth<V>; l < width; l += kWidth<V>) take_minimum(best, lanes<V>(side.message + l));
-  return std::min(horizontal_minimum(best), *side.message_unmatched);
+GRAPHMATCH_INLINE float smallest(const float* values, std::int64_t width) {
+  V best = lanes<V>(values);
+  for (std::int64_t l = kWidth<V>; l < width; l += kWidth<V>) take_minimum(best, lanes<V>(values + l));
+  return horizontal_minimum(best);
 }
 
 // The unmatched label costs nothing in the table.
 template <class V>
 GRAPHMATCH_INLINE void push_unmatched(const PairSide& side, const PairSide& partner, std::int64_t width, float share) {
-  const float marginal = finite_or_zero(*side.message_unmatched + smallest_message<V>(partner, width));
-  push(share * marginal, *side.message_unmatched, *side.unmatched_next);
+  const float best = std::min(smallest<V>(partner.message, width), *partner.message_unmatched);
+  push(share * finite_or_zero(*side.message_unmatched + best), *side.message_unmatched, *side.unmatched_next);
 }
 
 // Hands back `share` of the min-marginals of the first node's labels k ... k + 3.
@@ -95,33 +91,46 @@ GRAPHMATCH_INLINE void update_dense(const float* table, std::int64_t columns, st
   for (std::int64_t k = 0; k < columns; k += 4) push_four<V>(table + k * stride, width, stride, first, second, k, 1.0f);
 }
 
-GRAPHMATCH_MULTIVERSION void spread_side(const PairSide& side, std::int64_t stride) { spread<Lanes>(side, stride); }
-
-GRAPHMATCH_MULTIVERSION float smallest_of(const float* values, std::int64_t stride) {
-  Lanes best = lanes(values);
-  for (std::int64_t l = kLanes; l < stride; l += kLanes) take_minimum(best, lanes(values + l));
-  return horizontal_minimum(best);
+// A known number of vectors per row for most sizes.
+template <int kBytes>
+GRAPHMATCH_INLINE void update_any_size(const float* table, std::int64_t columns, std::int64_t stride,
+                                       const PairSide& first, const PairSide& second, float* column_minima) {
+  using V = Vector<float, kBytes>;
+  constexpr std::int64_t kHalf = kLanes / 2;
+  if (columns <= kHalf) {
+    constexpr int kShort = std::min<int>(kBytes, kHalf * sizeof(float));
+    update_dense<Vector<float, kShort>>(table, columns, kHalf, kLanes, first, second, column_minima);
+  } else if (stride == kLanes) {
+    update_dense<V>(table, columns, kLanes, kLanes, first, second, column_minima);
+  } else if (stride == 2 * kLanes) {
+    update_dense<V>(table, columns, 2 * kLanes, 2 * kLanes, first, second, column_minima);
+  } else {
+    update_dense<V>(table, columns, stride, stride, first, second, column_minima);
+  }
 }
 
+#define GRAPHMATCH_PAIR_VERSION(kTarget, kBytes)                                                                       \
+  kTarget void spread_side(const PairSide& side, std::int64_t stride) { spread<Vector<float, kBytes>>(side, stride); } \
+  kTarget float smallest_of(const float* values, std::int64_t stride) {                                                \
+    return smallest<Vector<float, kBytes>>(values, stride);                                                            \
+  }                                                                                                                    \
+  kTarget void update_table(const float* table, std::int64_t columns, std::int64_t stride, const PairSide& first,      \
+                            const PairSide& second, float* column_minima) {                                            \
+    update_any_size<kBytes>(table, columns, stride, first, second, column_minima);                                     \
+  }
+
+GRAPHMATCH_FOR_EACH_WIDTH(GRAPHMATCH_PAIR_VERSION)
+
 void push_unmatched_label(const PairSide& side, const PairSide& partner, std::int64_t stride, float share) {
-  const float smallest = std::min(smallest_of(partner.message, stride), *partner.message_unmatched);
-  push(share * finite_or_zero(*side.message_unmatched + smallest), *side.message_unmatched, *side.unmatched_next);
+  const float best = std::min(smallest_of(partner.message, stride), *partner.message_unmatched);
+  push(share * finite_or_zero(*side.message_unmatched + best), *side.message_unmatched, *side.unmatched_next);
 }
 
 }  // namespace
 
-GRAPHMATCH_MULTIVERSION void update_pair(const float* table, std::int64_t columns, std::int64_t stride,
-                                         const PairSide& first, const PairSide& second, float* column_minima) {
-  constexpr std::int64_t kHalf = kLanes / 2;
-  if (columns <= kHalf) {
-    update_dense<HalfLanes>(table, columns, kHalf, kLanes, first, second, column_minima);
-  } else if (stride == kLanes) {
-    update_dense<Lanes>(table, columns, kLanes, kLanes, first, second, column_minima);
-  } else if (stride == 2 * kLanes) {
-    update_dense<Lanes>(table, columns, 2 * kLanes, 2 * kLanes, first, second, column_minima);
-  } else {
-    update_dense<Lanes>(table, columns, stride, stride, first, second, column_minima);
-  }
+void update_pair(const float* table, std::int64_t columns, std::int64_t stride, const PairSide& first,
+                 const PairSide& second, float* column_minima) {
+  update_table(table, columns, stride, first, second, column_minima);
 }
 
 void SmallestLabels::start(const float* message) {

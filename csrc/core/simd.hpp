@@ -1,25 +1,32 @@
-// Sixteen float lanes that the compiler lowers to SSE, AVX2 or AVX-512, chosen at load time by function
-// multi-versioning.
+// Vectors as wide as the registers of SSE, AVX2 or AVX-512, chosen at load time by function multi-versioning.
 //
 // Only additions and minima are used, so every instruction set gives bit-identical results.
 #pragma once
 
 #include <cstdint>
 
+// GRAPHMATCH_MULTIVERSION compiles a function of plain loops once per instruction set. Compilers take vectors that are
+// wider than the registers apart into single numbers where they are compared, so functions of vectors are defined by
+// GRAPHMATCH_FOR_EACH_WIDTH: VERSION(attribute, bytes of a register) for each instruction set.
+//
 // ThreadSanitizer builds crash in the resolvers that choose a version, so they get the baseline only.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && \
     !defined(__SANITIZE_THREAD__)
-#define GRAPHMATCH_TARGETS  // functions may also be written once for each of these targets
 #define GRAPHMATCH_MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "default")))
+#define GRAPHMATCH_FOR_EACH_WIDTH(VERSION)        \
+  VERSION(__attribute__((target("avx512f"))), 64) \
+  VERSION(__attribute__((target("avx2"))), 32)    \
+  VERSION(__attribute__((target("default"))), 16)
 #else
 #define GRAPHMATCH_MULTIVERSION
+#define GRAPHMATCH_FOR_EACH_WIDTH(VERSION) VERSION(, 16)
 #endif
 
 #define GRAPHMATCH_INLINE inline __attribute__((always_inline))
 
 namespace graphmatch {
 
-inline constexpr std::int64_t kLanes = 16;
+inline constexpr std::int64_t kLanes = 16;  // rows of floats are padded to the widest vector
 
 // Costs are scaled to at most 1 before they enter float tables, so this stands for "forbidden" and survives additions.
 inline constexpr float kBarrier = 1e30f;
@@ -28,7 +35,16 @@ inline constexpr float kBarrierTest = 1e29f;
 // A label without a finite partner keeps its message: its minimum is a barrier, not a cost.
 GRAPHMATCH_INLINE float finite_or_zero(float value) { return value < kBarrierTest ? value : 0.0f; }
 
-typedef float Lanes __attribute__((vector_size(64), aligned(64)));
+template <class T, int kBytes>
+struct VectorOf {
+  typedef T Type __attribute__((vector_size(kBytes), aligned(kBytes)));
+};
+template <class T, int kBytes>
+using Vector = typename VectorOf<T, kBytes>::Type;
+
+// Numbers per vector.
+template <class V>
+inline constexpr std::int64_t kWidth = static_cast<std::int64_t>(sizeof(V) / sizeof(V{}[0]));
 
 inline std::int64_t padded(std::int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
@@ -38,19 +54,19 @@ GRAPHMATCH_INLINE void take_minimum(V& best, const V& value) {
   best = value < best ? value : best;
 }
 
-typedef float Quad __attribute__((vector_size(16), aligned(16)));
-typedef float HalfLanes __attribute__((vector_size(32), aligned(32)));
+using Quad = Vector<float, 16>;
 
 // The smallest of the low and high halves, until four candidates remain.
-GRAPHMATCH_INLINE void fold_to_quad(const HalfLanes& value, Quad& folded) {
+GRAPHMATCH_INLINE void fold_to_quad(const Quad& value, Quad& folded) { folded = value; }
+GRAPHMATCH_INLINE void fold_to_quad(const Vector<float, 32>& value, Quad& folded) {
   const Quad low = __builtin_shufflevector(value, value, 0, 1, 2, 3);
   const Quad high = __builtin_shufflevector(value, value, 4, 5, 6, 7);
   folded = high < low ? high : low;
 }
-GRAPHMATCH_INLINE void fold_to_quad(const Lanes& value, Quad& folded) {
-  const HalfLanes low = __builtin_shufflevector(value, value, 0, 1, 2, 3, 4, 5, 6, 7);
-  const HalfLanes high = __builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15);
-  const HalfLanes half = high < low ? high : low;
+GRAPHMATCH_INLINE void fold_to_quad(const Vector<float, 64>& value, Quad& folded) {
+  const Vector<float, 32> low = __builtin_shufflevector(value, value, 0, 1, 2, 3, 4, 5, 6, 7);
+  const Vector<float, 32> high = __builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15);
+  const Vector<float, 32> half = high < low ? high : low;
   fold_to_quad(half, folded);
 }
 
@@ -72,11 +88,11 @@ GRAPHMATCH_INLINE void four_minima(const V& a, const V& b, const V& c, const V& 
   minima = high < low ? high : low;
 }
 
-template <class V = Lanes>
+template <class V>
 GRAPHMATCH_INLINE const V& lanes(const float* pointer) {
   return *reinterpret_cast<const V*>(pointer);
 }
-template <class V = Lanes>
+template <class V>
 GRAPHMATCH_INLINE V& lanes(float* pointer) {
   return *reinterpret_cast<V*>(pointer);
 }
