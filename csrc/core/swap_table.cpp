@@ -37,8 +37,9 @@ GRAPHMATCH_INLINE void allowed_minima(std::int64_t nodes, std::int64_t stride, c
     T lowest = std::numeric_limits<T>::infinity();
 #pragma omp simd reduction(min : lowest)
     for (std::int64_t v = u / kLanes * kLanes; v < stride; ++v) {
-      const T ban = row[v] < aspiration ? step : bans[v];
-      const T candidate = ban > step ? std::numeric_limits<T>::infinity() : row[v];
+      const T change_uv = row[v], until = bans[v];  // loaded whatever the comparison says: that vectorises everywhere
+      const T ban = change_uv < aspiration ? step : until;
+      const T candidate = ban > step ? std::numeric_limits<T>::infinity() : change_uv;
       lowest = candidate < lowest ? candidate : lowest;
     }
     minima[u] = lowest;
