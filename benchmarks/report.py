@@ -102,6 +102,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "qap-many": ("Many problems", qap_report.many),
     "qap-large": ("Large problems", qap_report.large),
     "qap-moved": ("Warm starts", qap_report.moved),
+    "baselines": ("Sparse quadratic assignment: the baselines of the literature", qap_report.baselines),
     "qap-dense": ("Dense quadratic assignment: QAPLIB", qap_dense_report.qaplib),
     "qap-dense-generated": ("Dense quadratic assignment: generated problems", qap_dense_report.generated),
     "qap-dense-bounds": ("Dense quadratic assignment: bounds", qap_dense_report.bounds),

@@ -211,7 +211,7 @@ def _iterate(
         second = torch.where(running[:, None], new_second, second)
         error = torch.where(running, moved, error)
         iterations = iterations + running
-        if iteration % _CHECK_EVERY == _CHECK_EVERY - 1:
+        if iteration % _CHECK_EVERY == _CHECK_EVERY - 1 and iteration < max_iterations - 1:
             # Below some rounding errors of the potentials there is nothing to gain.
             floor = 16 * torch.finfo(exponents.dtype).eps * (1 + first.detach().abs().amax(1))
             warm = ~running if ratio is None else (ratio < 1).flatten()

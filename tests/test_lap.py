@@ -351,3 +351,8 @@ def test_a_target_that_changes_nothing_sends_no_gradient():
     costs = torch.zeros(1, 2, 2, requires_grad=True)
     (gm.MatchingLayer(gm.LAP(), gm.BlackBox())(costs) * upstream).sum().backward()
     assert costs.grad.eq(0).all()
+
+
+def test_ties_of_linear_assignments_go_to_the_lowest_column():
+    result = gm.solve(gm.LinearProblem(torch.ones(1, 3, 5)))
+    assert result.assignment.tolist() == [[0, 1, 2]]

@@ -12,7 +12,7 @@ from graphmatch.solvers.lpmp import LPMP
 from graphmatch.solvers.portfolio import Portfolio, quick_solver
 from graphmatch.solvers.rrwm import RRWM
 from graphmatch.solvers.sinkhorn import GumbelSinkhorn, Sinkhorn
-from graphmatch.solvers.spectral import SpectralMatching
+from graphmatch.solvers.spectral_matching import SpectralMatching
 from graphmatch.solvers.tabu import Tabu
 
 __all__ = [

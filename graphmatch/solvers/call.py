@@ -32,6 +32,11 @@ def host_costs(where: str, costs: Tensor, on_cpu: bool) -> Tensor:
     return costs if costs.dtype in (torch.float32, torch.float64) else costs.float()
 
 
+def check_rounding(where: str, device: torch.device, on_cpu: bool) -> None:
+    """Refuses a device whose scores cannot be rounded where they are, before any work is done."""
+    host_costs(where, torch.empty(0, device=device), on_cpu)
+
+
 def thread_count(where: str, threads: int | None) -> int:
     """Returns the number of threads of a call: the option, or PyTorch's."""
     if threads is None:

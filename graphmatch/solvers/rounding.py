@@ -10,14 +10,18 @@ from graphmatch.problem import LawlerProblem, LinearProblem
 from graphmatch.solvers.call import host_costs, thread_count
 
 # Scores that differ by less are ties: what rounding errors make of equal scores does not decide.
-_SCORE_BITS = 30
+_SCORE_BITS = {torch.float32: 16, torch.float64: 30}
+
+
+def power_of_two(values: Tensor) -> Tensor:
+    """Returns the least power of two above each non-negative value, float64; 1 for zero."""
+    values = values.double()
+    return torch.where(values > 0, values / torch.frexp(values).mantissa, 1.0)
 
 
 def quantised(values: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Returns float64 values (b, ...) as multiples of 2^-bits times the power of two next to scale (b,)."""
-    scale = scale.double()
-    power = scale / torch.frexp(scale).mantissa
-    unit = torch.where(scale > 0, power, 1.0).view(-1, *[1] * (values.ndim - 1)) * 2.0**-bits
+    """Returns float64 values (b, ...) as multiples of 2^-bits times the power of two above scale (b,)."""
+    unit = power_of_two(scale).view(-1, *[1] * (values.ndim - 1)) * 2.0**-bits
     return (values.double() / unit).round() * unit
 
 
@@ -29,10 +33,9 @@ def real_nodes(problem: LinearProblem | LawlerProblem, costs: Tensor) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def largest_cost(costs: Tensor, allowed: Tensor) -> Tensor:
-    """Returns the largest |cost| (b,) of the allowed entries of costs (b, ...), 0 where there are none."""
-    sizes = torch.where(allowed, costs, 0).abs().flatten(1)
-    return sizes.amax(1) if sizes.shape[1] else sizes.new_zeros(len(sizes))
+def largest_cost(costs: Tensor) -> Tensor:
+    """Returns the largest |cost| (b,) of costs (b, ...) without infinite ones; 0 where there are none."""
+    return costs.abs().flatten(1).amax(1) if costs.numel() else costs.new_zeros(len(costs))
 
 
 def closed(objective: Tensor, bound: Tensor, scale: Tensor, max_gap: float) -> Tensor:
@@ -41,12 +44,7 @@ def closed(objective: Tensor, bound: Tensor, scale: Tensor, max_gap: float) -> T
 
 
 def best_matching(
-    where: str,
-    scores: Tensor,
-    allowed: Tensor,
-    problem: LinearProblem | LawlerProblem,
-    on_cpu: bool,
-    threads: int | None = None,
+    where: str, scores: Tensor, allowed: Tensor, problem: LinearProblem | LawlerProblem, on_cpu: bool
 ) -> tuple[Tensor, Tensor]:
     """Returns the assignment (b, n1) of the highest sum of scores, and its status (b,), on the device of the scores.
 
@@ -55,15 +53,15 @@ def best_matching(
 
     Args:
         where: Name of the solver, for errors.
-        scores: (b, n1, n2), finite where allowed.
+        scores: (b, n1, n2) float32 or float64, finite where allowed.
         allowed: (b, n1, n2) bool.
         problem: Its sizes and whether it is partial count.
         on_cpu: Whether scores may be copied to the CPU.
-        threads: None = `torch.get_num_threads()`.
     """
-    scores = torch.where(allowed, scores, 0).double()
-    costs = torch.where(allowed, -quantised(scores, largest_cost(scores, allowed), _SCORE_BITS), torch.inf)
+    bits = _SCORE_BITS[scores.dtype]
+    scores = torch.where(allowed, scores, 0)
+    costs = torch.where(allowed, -quantised(scores, largest_cost(scores), bits), torch.inf)
     sizes = torch.stack(problem.node_counts(), dim=1).cpu()
     partial = None if problem.unmatched_cost is None else 0.0
-    answers = _ops.linear_assignment(host_costs(where, costs, on_cpu), sizes, partial, thread_count(where, threads))
+    answers = _ops.linear_assignment(host_costs(where, costs, on_cpu), sizes, partial, thread_count(where, None))
     return answers[0].to(scores.device), answers[3].to(scores.device)

@@ -1,4 +1,4 @@
-"""Reweighted random walks for graph matching."""
+"""Reweighted random walks on the graph of assignments."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check
-from graphmatch.problem import LawlerProblem
-from graphmatch.solvers.baseline import Affinity, BaselineSolver, uniform, unit_sum
+from graphmatch.sinkhorn import entropic_plan
+from graphmatch.solvers.relaxation import Relaxation, RelaxationSolver, fixed_point, normalised
+
+# Jumps only have to point the way: more exact ones are no better and take longer.
+_INNER_ITERATIONS = 10
 
 
 @dataclass(frozen=True)
-class RRWM(BaselineSolver):
-    """Baseline for quadratic problems: a random walk on the association graph that jumps towards matchings.
+class RRWM(RelaxationSolver):
+    """Baseline for sparse quadratic problems: reweighted random walks, rounded by linear assignment.
 
-    x <- a M x / |M x| + (1 - a) J(M x), where J exponentiates, and normalises rows and columns by turns. For comparison
-    with the literature; `Portfolio` finds better matchings in less time. Affinities are negated costs, lifted by
-    constants to be at least zero; the matrix is applied edge by edge and never formed. Runs in float64 on the device of
-    the problem; only the rounding needs the CPU.
+    Every step of a random walk on pairs of nodes jumps, with probability 1 - walk, to where the walk goes made one to
+    one: exp(inflation * x / max x), with row and column sums of a matching. It needs non-negative affinities, and
+    leaves partial problems to the rounding, as `SpectralMatching`.
 
-    Guarantee: none for the matching. The lower bound adds up the cheapest image of every arc: valid, and weak. Cost per
-    iteration: O(e1 e2 + n1 n2 sinkhorn_iterations), batched. Deterministic on the CPU.
+    Guarantee: a valid matching, nothing else: `Portfolio` finds cheaper ones and proves how good they are. The lower
+    bound is that of one linear assignment, and weak. Cost: O(e1 e2) and ten iterations of `Sinkhorn` per
+    iteration, all problems of a batch at once, on the device of the tensors. Deterministic on the CPU; on other devices
+    up to the order of sums.
 
     Args:
-        walk: a, the share of the walk; the rest jumps.
-        inflation: Factor in the exponent of the jumps, relative to the largest score.
-        iterations: Steps of the walk.
-        sinkhorn_iterations: Normalisations of each jump.
-        threads: Threads of the rounding; None = `torch.get_num_threads()`.
-        on_cpu: Accept tensors on other devices; the rounding copies scores to the CPU.
+        walk: Weight of the random walk, in (0, 1]; the rest jumps.
+        inflation: How sharply jumps prefer the likeliest assignments.
+        max_iterations: Limit of iterations.
+        tolerance: Change of the vector (of sum 1), summed over its entries, that ends the iteration.
+        max_gap: Gap that counts as optimal, relative to |objective| or the largest |cost|, whichever is larger.
+        on_cpu: Let tensors on other devices be copied to the CPU for the rounding; the iterations stay there.
 
     Source: M. Cho, J. Lee, K. M. Lee, "Reweighted random walks for graph matching", ECCV 2010.
 
@@ -38,40 +42,32 @@ class RRWM(BaselineSolver):
         >>> import torch, graphmatch as gm
         >>> edges = torch.tensor([[0, 1], [1, 2]])
         >>> problem = gm.LawlerProblem(torch.tensor([[[0.0, 1, 1]] * 3]), -torch.eye(2)[None], edges, edges)
-        >>> gm.RRWM().solve(problem).assignment
+        >>> gm.solve(problem, gm.RRWM()).assignment
         tensor([[0, 1, 2]])
     """
 
     walk: float = 0.2
     inflation: float = 30.0
-    iterations: int = 50
-    sinkhorn_iterations: int = 20
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        where = "RRWM"
-        _check.option(where, "walk", self.walk, 0 <= self.walk <= 1, "lie in [0, 1]", "0.2 is the default.")
-        positive = 0 < self.inflation < torch.inf
-        _check.option(where, "inflation", self.inflation, positive, "be positive", "30 is the default.")
-        for name in ("iterations", "sinkhorn_iterations"):
-            value = getattr(self, name)
-            _check.option(where, name, value, value >= 1, "be at least 1", "See the defaults.")
+        _check.option("RRWM", "walk", self.walk, 0 < self.walk <= 1, "lie in (0, 1]", "0.2 is the default.")
+        usable = 0 < self.inflation <= 1e6
+        _check.option("RRWM", "inflation", self.inflation, usable, "lie in (0, 1e6]", "30.0 is the default.")
+        super().__post_init__()
 
-    def _scores(self, affinity: Affinity, problem: LawlerProblem) -> Tensor:
-        x = uniform(affinity.allowed)
-        if x.numel() == 0:
-            return x
-        for _ in range(self.iterations):
-            walked = affinity(x)
-            largest = walked.flatten(1).amax(1)[:, None, None]
-            exponent = self.inflation * (torch.where(largest > 0, walked / largest, 0.0) - 1.0)
-            jump = torch.where(affinity.allowed, exponent.exp(), 0.0)
-            for _ in range(self.sinkhorn_iterations):
-                jump = _divided(jump, jump.sum(2, keepdim=True))
-                jump = _divided(jump, jump.sum(1, keepdim=True))
-            x = unit_sum(self.walk * unit_sum(walked) + (1 - self.walk) * unit_sum(jump))
-        return x
+    def matchings(self, relaxation: Relaxation) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns assignments (b, n1), statuses and iterations (b,)."""
+        affinities = relaxation.non_negative()
+        counts = relaxation.problem.node_counts()
 
+        def step(x: Tensor) -> Tensor:
+            walked = affinities.product(x)
+            largest = walked.amax((1, 2), keepdim=True)
+            costs = torch.where(relaxation.allowed, -walked / torch.where(largest > 0, largest, 1), torch.inf)
+            jump = entropic_plan(costs, counts, None, 1 / self.inflation, _INNER_ITERATIONS, 0.0, "implicit")
+            moved = self.walk * normalised(walked) + (1 - self.walk) * normalised(jump.matching)
+            return torch.where(largest > 0, normalised(moved), x)
 
-def _divided(values: Tensor, sums: Tensor) -> Tensor:
-    return torch.where(sums > 0, values / sums, 0.0)
+        vector, iterations = fixed_point(step, affinities.uniform(), self.max_iterations, self.tolerance)
+        return *relaxation.matching("RRWM", vector, self.on_cpu), iterations

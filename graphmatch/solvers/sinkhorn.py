@@ -14,6 +14,7 @@ from graphmatch.problem import LinearProblem, Problem, unchecked
 from graphmatch.result import MatchResult, Status
 from graphmatch.sinkhorn import Gradient, Plan, entropic_plan
 from graphmatch.solvers.base import take_kind
+from graphmatch.solvers.call import check_rounding
 from graphmatch.solvers.rounding import best_matching, closed, largest_cost, quantised, real_nodes
 
 # Of the spread of the costs, what remains of the potentials that a bound begins with.
@@ -97,6 +98,7 @@ class Sinkhorn:
         """Returns the rounded soft matchings; raises TypeError for quadratic problems."""
         where = type(self).__name__
         linear = take_kind(where, problem, LinearProblem, "Use DualAscent for quadratic costs.")
+        check_rounding(where, linear.costs.device, self.on_cpu)
         batch = linear.batch_size
         with torch.no_grad():
             # In float64: equal costs in another type or layout then get equal answers.
@@ -118,7 +120,7 @@ class Sinkhorn:
         infeasible = status[best] == int(Status.INFEASIBLE)
         objective = objectives[best].masked_fill(infeasible, torch.inf)
         bound = torch.minimum(bounds.unflatten(0, (count, batch)).amax(0), objective).masked_fill(infeasible, torch.inf)
-        optimal = closed(objective, bound, largest_cost(linear.costs, allowed[:batch]), self.max_gap)
+        optimal = closed(objective, bound, largest_cost(torch.where(allowed[:batch], linear.costs, 0)), self.max_gap)
         answer = torch.where(optimal, int(Status.OPTIMAL), int(Status.FEASIBLE))
         answer = answer.masked_fill(infeasible, int(Status.INFEASIBLE))
         return MatchResult(problem, assignment[best], objective, bound, answer, plan.iterations[best])
@@ -255,7 +257,9 @@ def _dual_bound(problem: LinearProblem, allowed: Tensor, potentials2: Tensor) ->
     start = torch.where(torch.isinf(limit1) & torch.isinf(limit2) & start.isfinite(), start, 0.0)
     # Rounded to multiples of a power of two, they do not depend on the order of sums.
     guess = torch.where(columns, potentials2 - start, 0.0).nan_to_num(0.0, 0.0, 0.0)
-    guess = quantised(guess, torch.maximum(largest_cost(costs, allowed), guess.abs().amax(1)), _POTENTIAL_BITS)
+    guess = quantised(
+        guess, torch.maximum(largest_cost(torch.where(allowed, costs, 0)), largest_cost(guess)), _POTENTIAL_BITS
+    )
 
     def value(potentials: Tensor) -> Tensor:
         first = torch.minimum((costs - potentials[:, None, :]).amin(2), limit1)
