@@ -53,8 +53,8 @@ class FAQ:
     """
 
     starts: int = 1
-    max_iterations: int = 30
-    tolerance: float = 1e-4
+    max_iterations: int = 100
+    tolerance: float = 1e-5
     linear_step: Literal["lap", "sinkhorn"] = "lap"
     temperature: float = 0.01
     initial: Tensor | None = None
@@ -70,8 +70,8 @@ class FAQ:
         where = "FAQ"
         _check.option(where, "starts", self.starts, self.starts >= 1, "be at least 1", "1 is the default.")
         iterations = self.max_iterations
-        _check.option(where, "max_iterations", iterations, iterations >= 0, "be at least 0", "30 is the default.")
-        _check.option(where, "tolerance", self.tolerance, self.tolerance >= 0, "be at least 0", "1e-4 is the default.")
+        _check.option(where, "max_iterations", iterations, iterations >= 0, "be at least 0", "100 is the default.")
+        _check.option(where, "tolerance", self.tolerance, self.tolerance >= 0, "be at least 0", "1e-5 is the default.")
         known = self.linear_step in ("lap", "sinkhorn")
         if not known:
             rule = 'be "lap" or "sinkhorn"'
