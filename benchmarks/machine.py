@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-_PACKAGES = ("graphmatch", "torch", "numpy", "scipy", "pylibmgm", "lapx", "lapjv", "pytest-benchmark")
+_PACKAGES = ("graphmatch", "torch", "numpy", "scipy", "pylibmgm", "lapx", "lapjv", "pygmtools", "pytest-benchmark")
 
 
 def provenance() -> dict[str, Any]:
