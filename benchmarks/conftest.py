@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from benchmarks.machine import RESULTS, provenance
+from benchmarks.output import write_rows
 
 torch.set_num_threads(1)
 
@@ -35,7 +37,7 @@ def pytest_sessionfinish(exitstatus: int) -> Iterator[None]:
     """Gives the JSON its name when every benchmark passed; an interrupted run leaves the last one as it was."""
     yield
     if exitstatus == 0 and _PARTIAL.exists():
-        _PARTIAL.replace(_JSON)
+        write_rows(_JSON, json.loads(_PARTIAL.read_text(encoding="utf-8")))
     Path(_PARTIAL).unlink(missing_ok=True)
 
 

@@ -49,6 +49,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def write_rows(path: Path, run: dict[str, Any]) -> None:
+    """Writes a benchmark run as JSON with one line per row: half the size of indented rows, and readable as a diff."""
+    head = {name: value for name, value in run.items() if name != "benchmarks"}
+    rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in run["benchmarks"])
+    write_text(path, f'{json.dumps(head, indent=1)[:-2]},\n "benchmarks": [\n{rows}\n]}}\n')
+
+
 @contextmanager
 def figure(path: Path, width: float, height: float) -> Iterator[Figure]:
     """Yields an empty figure in the house style, written to `path` as PNG when the block ends."""

@@ -36,10 +36,7 @@ class SwapTable {
 
   void load(const std::vector<std::int64_t>& assignment);
   const std::vector<std::int64_t>& assignment() const { return assignment_; }
-  std::int64_t nodes() const { return nodes_; }
   T change(const Swap& swap) const { return change_[swap.first * stride_ + swap.second]; }
-  // Cost of facility u at the location of v: the gradient of the problem, with permuted columns.
-  T slope(std::int64_t u, std::int64_t v) const { return slope_[u * stride_ + v]; }
 
   // The cheapest exchange: lowest change, then lowest indices. `none` when there are fewer than two facilities.
   Swap best();
