@@ -8,17 +8,19 @@ from torch.nn import functional as F
 
 from graphmatch import _check
 from graphmatch.gradients import IMLE, GradientEstimator, estimated_solution
-from graphmatch.problem import LawlerProblem, LinearProblem, unchecked
-from graphmatch.result import MatchResult, State
-from graphmatch.solve import solve
-from graphmatch.solvers import Solver, WarmStartSolver
+from graphmatch.gradients.base import Tensors, Upstream
+from graphmatch.matching_kinds import KINDS
+from graphmatch.matching_ops import CENTER_SIZE, number_of
+from graphmatch.matching_oracle import MatchingOracle, SampleCertificates
+from graphmatch.result import MatchResult
+from graphmatch.solvers import Solver
 
 
 class MatchingLayer(nn.Module):
-    """Solves matching problems in the forward pass and estimates the gradients of both costs in the backward pass.
+    """Solves matching problems in the forward pass and estimates the gradients of their costs in the backward pass.
 
     Half-precision costs are solved in float32. Noise differs from call to call in training (the counter of calls is
-    part of the state dict) and is off in evaluation.
+    part of the state dict) and is off in evaluation. Works under torch.compile, torch.func.vmap and autocast.
 
     Args:
         solver: Any solver; None takes `solve`'s choice.
@@ -26,8 +28,8 @@ class MatchingLayer(nn.Module):
         unmatched_cost: None = min(n1, n2) nodes must be matched; a number = cost of each unmatched node of graph 1.
 
     Attributes:
-        result: The `MatchResult` of the last forward solve (of the noisy costs while training with `IMLE`, sample
-            after sample): bounds, gaps and statuses.
+        calls: 0-d int64, training calls so far: the default `step` of the noise.
+        memory: State of an estimator that adapts itself, None for others.
 
     Example:
         >>> import torch, graphmatch as gm
@@ -41,6 +43,7 @@ class MatchingLayer(nn.Module):
     """
 
     calls: Tensor
+    memory: Tensor | None
 
     def __init__(
         self,
@@ -52,8 +55,11 @@ class MatchingLayer(nn.Module):
         self.solver = solver
         self.gradient: GradientEstimator = IMLE() if gradient is None else gradient
         self.unmatched_cost = unmatched_cost
-        self.result: MatchResult | None = None
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        initial = getattr(self.gradient, "initial_memory", None)
+        self.register_buffer("memory", None if initial is None else initial())
+        self._last: tuple[str, Tensors, Upstream, Tensors] | None = None
+        self._targets = SampleCertificates()
 
     def forward(
         self,
@@ -62,8 +68,12 @@ class MatchingLayer(nn.Module):
         edges1: Tensor | None = None,
         edges2: Tensor | None = None,
         sizes: Tensor | None = None,
+        instances: Tensor | None = None,
+        step: int | Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Returns the 0/1 matching (b, n1, n2), and the paid pairs (b, e1, e2) if there are quadratic costs.
+        """Returns the matching (b, n1, n2), and the paid pairs (b, e1, e2) if there are quadratic costs.
+
+        Entries are 0/1, or their means over the samples of an estimator that perturbs.
 
         Args:
             unary_costs: (b, n1, n2) floating point.
@@ -71,75 +81,117 @@ class MatchingLayer(nn.Module):
             edges1: (b, e1, 2) or (e1, 2) int64; with quadratic costs only.
             edges2: (b, e2, 2) or (e2, 2) int64; with quadratic costs only.
             sizes: Real sizes of a padded batch, as in `LawlerProblem` or `LinearProblem`.
+            instances: (b,) int64, what the noise of each problem follows from; None = its place in the batch. Give the
+                numbers of the samples in the data set, and the result does not depend on batches or ranks.
+            step: What the noise follows from as well; None = the number of training calls so far.
 
         Raises:
             TypeError, ValueError: As the problem classes; and if only some of the quadratic arguments are given.
         """
-        quadratic_arguments = (quadratic_costs, edges1, edges2)
-        if any(each is None for each in quadratic_arguments) != all(each is None for each in quadratic_arguments):
-            rule = "come together"
-            received = [each is not None for each in quadratic_arguments]
-            names = "quadratic_costs, edges1 and edges2"
-            raise ValueError(_check.message("MatchingLayer", names, rule, received, "Give all three or none."))
-        problem: LinearProblem | LawlerProblem
-        if quadratic_costs is None or edges1 is None or edges2 is None:
-            problem = LinearProblem(_solvable(unary_costs), sizes, self.unmatched_cost)
-            costs: tuple[Tensor, ...] = (problem.costs,)
-        else:
-            costs = (_solvable(unary_costs), _solvable(quadratic_costs))
-            problem = LawlerProblem(*costs, edges1, edges2, sizes, self.unmatched_cost)
-        oracle = _ProblemOracle(problem, self.solver)
-        key = self.calls.clone()
-        if self.training:
-            self.calls += 1
-        solutions = estimated_solution(self.gradient, oracle, costs, key, self.training)
-        self.result = oracle.first_result
-        solutions = tuple(
-            _keep_real(solution, sizes, 2 * place).to(unary_costs.dtype) for place, solution in enumerate(solutions)
-        )
-        return solutions[0] if quadratic_costs is None else (solutions[0], solutions[1])
+        kind, costs, edges = self._arguments(unary_costs, quadratic_costs, edges1, edges2)
+        solutions = self._solutions(kind, costs, edges, sizes, instances, step)
+        if kind == "linear":
+            return _keep_real(solutions[0], sizes, 0).to(unary_costs.dtype)
+        matching, pairs = (_keep_real(each, sizes, 2 * place) for place, each in enumerate(solutions))
+        return matching.to(unary_costs.dtype), pairs.to(unary_costs.dtype)
 
+    def dense(
+        self,
+        flow: Tensor,
+        distance: Tensor,
+        linear: Tensor | None = None,
+        sizes: Tensor | None = None,
+        instances: Tensor | None = None,
+        step: int | Tensor | None = None,
+    ) -> Tensor:
+        """Returns the matching (b, n, n) of dense problems; differentiable in flow, distance and linear costs.
 
-class _ProblemOracle:
-    """argmin over the matchings of given graphs, as a function of the cost tensors."""
+        Args:
+            flow: (b, n, n) floating point, as in `KoopmansBeckmannProblem`.
+            distance: (b, n, n).
+            linear: (b, n, n), or None.
+            sizes: (b,) real sizes of a padded batch.
+            instances: As in `forward`.
+            step: As in `forward`.
 
-    def __init__(self, problem: LinearProblem | LawlerProblem, solver: Solver | None) -> None:
-        self.problem = problem
-        self.solver = solver
-        self.first_result: MatchResult | None = None
+        Example:
+            >>> import torch, graphmatch as gm
+            >>> flow = torch.rand(1, 5, 5, requires_grad=True)
+            >>> matching = gm.MatchingLayer(gradient=gm.BlackBox(step=0.5)).dense(flow, torch.rand(1, 5, 5))
+            >>> gm.hamming_loss(matching, torch.eye(5)).backward()
+            >>> flow.grad.shape
+            torch.Size([1, 5, 5])
+        """
+        assignment_costs = torch.zeros_like(flow) if linear is None else linear
+        costs = tuple(_solvable(each) for each in (assignment_costs, flow, distance))
+        matching = self._solutions("dense", costs, (None, None), sizes, instances, step)[0]
+        square = None if sizes is None else sizes[:, None].expand(-1, 2)
+        return _keep_real(matching, square, 0).to(flow.dtype)
 
-    def __call__(self, costs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        variants = costs[0].shape[0] // max(self.problem.batch_size, 1)
-        problem = _with_costs(self.problem, tuple(cost.detach() for cost in costs), variants)
-        result = solve(problem, self.solver, self._warm_start(variants))
-        if self.first_result is None:
-            self.first_result = result
-        if isinstance(problem, LawlerProblem):
-            return result.matching, result.paid_pairs
-        return (result.matching,)
-
-    def _warm_start(self, variants: int) -> State | None:
-        """Returns where the first solve stopped: later ones ask for nearby costs, as the targets of a gradient do."""
-        first = self.first_result
-        takes_one = self.solver is None or isinstance(self.solver, WarmStartSolver)
-        if first is None or first.state is None or not takes_one:
+    @property
+    def result(self) -> MatchResult | None:
+        """The last forward solve, without noise: matchings, bounds, gaps and statuses; None before the first one."""
+        if self._last is None:
             return None
-        known = first.problem.batch_size // max(self.problem.batch_size, 1)
-        return first.state if known and variants % known == 0 else None
+        kind, costs, context, report = self._last
+        problem = KINDS[kind].unchecked(costs, context, self.unmatched_cost)
+        assignment, objective, bound, status, iterations, stage = report[:CENTER_SIZE]
+        return MatchResult(problem, assignment, objective, bound, status, iterations, stage)
+
+    @property
+    def samples(self) -> SampleCertificates:
+        """Certificates (S, b) of the noisy problems of the last forward pass; S = 0 where there was no noise."""
+        if self._last is None:
+            return SampleCertificates()
+        objective, bound, status, _ = self._last[3][CENTER_SIZE:]
+        return SampleCertificates(*(each.flatten(0, 1) for each in (objective, bound, status)))
+
+    @property
+    def targets(self) -> SampleCertificates:
+        """Certificates (V, S, b) of the V variants that the last backward pass solved; not kept when compiled."""
+        return self._targets
+
+    def _arguments(
+        self, unary_costs: Tensor, quadratic_costs: Tensor | None, edges1: Tensor | None, edges2: Tensor | None
+    ) -> tuple[str, Tensors, Upstream]:
+        """Returns kind, costs and edges of a call."""
+        given = [each is not None for each in (quadratic_costs, edges1, edges2)]
+        if any(given) != all(given):
+            names = "quadratic_costs, edges1 and edges2"
+            raise ValueError(_check.message("MatchingLayer", names, "come together", given, "Give all three or none."))
+        _check.tensor("MatchingLayer", "unary_costs", unary_costs, 3, "(b, n1, n2)")
+        if quadratic_costs is None:
+            return "linear", (_solvable(unary_costs),), (None, None)
+        edges = tuple(_batched(each, unary_costs.shape[0]) for each in (edges1, edges2))
+        return "lawler", (_solvable(unary_costs), _solvable(quadratic_costs)), edges
+
+    def _oracle(
+        self, kind: str, costs: Tensors, edges: Upstream, sizes: Tensor | None, instances: Tensor | None, step: object
+    ) -> MatchingOracle:
+        """Returns the solver of a call, and counts it."""
+        batch, device = costs[0].shape[0], costs[0].device
+        key = self.calls.clone() if step is None else torch.as_tensor(step, dtype=torch.int64)
+        if self.training and step is None:
+            self.calls += 1
+        if instances is None:
+            instances = torch.arange(batch, device=device)
+        context = (*edges, sizes, key.to(device).expand(batch), instances)
+        memory = self.memory
+        self._targets = SampleCertificates()
+        return MatchingOracle(kind, number_of(self.solver), self.unmatched_cost, context, memory, self._targets)
+
+    def _solutions(
+        self, kind: str, costs: Tensors, edges: Upstream, sizes: Tensor | None, instances: Tensor | None, step: object
+    ) -> Tensors:
+        oracle = self._oracle(kind, costs, edges, sizes, instances, step)
+        solutions, report = estimated_solution(self.gradient, oracle, costs, self.training)
+        self._last = (kind, tuple(cost.detach() for cost in costs), oracle.tensors, report)
+        return solutions
 
 
-def _with_costs(
-    problem: LinearProblem | LawlerProblem, costs: tuple[Tensor, ...], variants: int
-) -> LinearProblem | LawlerProblem:
-    # The first problem was checked, and estimators move its costs by finite steps only.
-    if variants == 1:
-        names = ("costs",) if isinstance(problem, LinearProblem) else ("unary_costs", "quadratic_costs")
-        return unchecked(problem, **dict(zip(names, costs, strict=True)))
-    sizes = None if problem.sizes is None else problem.sizes.repeat(variants, 1)
-    if isinstance(problem, LinearProblem):
-        return unchecked(problem, costs=costs[0], sizes=sizes)
-    edges1, edges2 = (edges.repeat(variants, 1, 1) for edges in (problem.edges1, problem.edges2))
-    return unchecked(problem, unary_costs=costs[0], quadratic_costs=costs[1], edges1=edges1, edges2=edges2, sizes=sizes)
+def _batched(edges: Tensor | None, batch: int) -> Tensor | None:
+    """Returns edges with a batch axis; the problem classes refuse what is no tensor."""
+    return edges.expand(batch, *edges.shape) if isinstance(edges, Tensor) and edges.ndim == 2 else edges
 
 
 def _solvable(costs: Tensor) -> Tensor:

@@ -249,7 +249,8 @@ class KoopmansBeckmannProblem:
 
 
 Problem = LinearProblem | LawlerProblem | KoopmansBeckmannProblem
-P = TypeVar("P", bound=LinearProblem | LawlerProblem)
+P = TypeVar("P", bound=LinearProblem | LawlerProblem | KoopmansBeckmannProblem)
+Q = TypeVar("Q")
 
 
 def unchecked(problem: P, **changes: Any) -> P:
@@ -258,6 +259,14 @@ def unchecked(problem: P, **changes: Any) -> P:
     for name, value in changes.items():
         object.__setattr__(changed, name, value)
     return changed
+
+
+def made_of(kind: type[Q], **values: Any) -> Q:
+    """Returns a problem of tensors that the caller vouches for, without checks."""
+    problem = object.__new__(kind)
+    for name, value in values.items():
+        object.__setattr__(problem, name, value)
+    return problem
 
 
 def _node_counts(costs: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphmatch.affinity import edge_features
-from graphmatch.gradients.base import Oracle, Tensors, Upstream, moved
+from graphmatch.gradients.base import Forward, Oracle, Tensors, Upstream
 from graphmatch.graphs import knn_graph
 from graphmatch.layers import MatchingLayer, MessagePassing
 from graphmatch.result import MatchResult
@@ -33,18 +33,18 @@ class AbsoluteBlackBox:
 
     strength: float = _LAMBDA
 
-    def forward(self, oracle: Oracle, costs: Tensors, key: Tensor, training: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, oracle: Oracle, costs: Tensors, training: bool) -> Forward:
         """Returns y(c)."""
-        solutions = oracle(costs)
-        return solutions, solutions
+        solved = oracle.solve(costs)
+        return Forward(solved.solutions, solved.state, solved.report)
 
     def backward(
-        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Upstream, key: Tensor, training: bool
+        self, oracle: Oracle, costs: Tensors, solutions: Tensors, saved: Tensors, upstream: Upstream, training: bool
     ) -> Tensors:
         """Returns (y(c + lambda g) - y(c)) / lambda."""
         steps = tuple(None if g is None else self.strength * g for g in upstream)
-        targets = oracle(moved(costs, steps))
-        return tuple((target - solution) / self.strength for target, solution in zip(targets, saved, strict=True))
+        targets = oracle.solve(costs, steps, saved).solutions
+        return tuple((target - solution) / self.strength for target, solution in zip(targets, solutions, strict=True))
 
 
 class ReleasedRecipe:

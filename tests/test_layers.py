@@ -47,7 +47,8 @@ def test_training_returns_means_over_noisy_matchings(costs: tuple):
     assert 0 < matching.max() <= 1
     assert ((matching > 0) & (matching < 1)).any(), "eight draws never disagree: there is no noise"
     assert paid_pairs.shape == (3, 7, 7)
-    assert layer.result.assignment.shape == (24, 5)
+    assert layer.result.assignment.shape == (3, 5), "the result is that without noise"
+    assert layer.samples.gap.shape == (8, 3)
 
 
 def test_more_noise_strays_further_from_the_solution(costs: tuple):

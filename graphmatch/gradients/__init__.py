@@ -1,7 +1,8 @@
 """Gradient estimators through discrete solutions: frozen dataclasses that go with any solver."""
 
-from graphmatch.gradients.base import GradientEstimator, Oracle, estimated_solution
+from graphmatch.gradients.base import Forward, GradientEstimator, Oracle, estimated_solution
 from graphmatch.gradients.blackbox import BlackBox
+from graphmatch.gradients.function_oracle import FunctionOracle
 from graphmatch.gradients.imle import IMLE
 
-__all__ = ["IMLE", "BlackBox", "GradientEstimator", "Oracle", "estimated_solution"]
+__all__ = ["IMLE", "BlackBox", "Forward", "FunctionOracle", "GradientEstimator", "Oracle", "estimated_solution"]

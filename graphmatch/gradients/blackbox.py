@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from graphmatch import _check
-from graphmatch.gradients.base import Oracle, Tensors, Upstream, moved, perturbation, weighted
+from graphmatch.gradients.base import Forward, Oracle, Tensors, Upstream, perturbation, weighted
 
 
 @dataclass(frozen=True)
 class BlackBox:
     """Gradient (y(c + lambda g) - y(c)) / lambda, with lambda = step / max|g| of each problem.
 
-    g is the upstream gradient dL/dy. Deterministic, no noise; one solve forward and one backward. Zero wherever the
-    perturbation does not change the solution: a larger step looks further, and at the price of a coarser gradient.
+    g is the upstream gradient dL/dy. One solve forward and one backward, no noise: no variance. The gradient of a
+    piecewise-linear interpolation of the loss, which is zero wherever the perturbation does not change the solution: a
+    larger step looks further, at the price of a larger bias.
 
     Args:
         step: Largest change of a cost by the perturbation, in units of the costs.
@@ -39,15 +38,15 @@ class BlackBox:
         """Checks the options."""
         _check.option("BlackBox", "step", self.step, self.step > 0, "be positive", "1.0 suits costs of unit size.")
 
-    def forward(self, oracle: Oracle, costs: Tensors, key: Tensor, training: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, oracle: Oracle, costs: Tensors, training: bool) -> Forward:
         """Returns y(c)."""
-        solutions = oracle(costs)
-        return solutions, solutions
+        solved = oracle.solve(costs)
+        return Forward(solved.solutions, solved.state, solved.report)
 
     def backward(
-        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Upstream, key: Tensor, training: bool
+        self, oracle: Oracle, costs: Tensors, solutions: Tensors, saved: Tensors, upstream: Upstream, training: bool
     ) -> Tensors:
         """Returns (y(c + lambda g) - y(c)) / lambda."""
         steps, inverse = perturbation(upstream, self.step)
-        targets = oracle(moved(costs, steps))
-        return tuple(weighted(target - solution, inverse) for target, solution in zip(targets, saved, strict=True))
+        targets = oracle.solve(costs, steps, saved).solutions
+        return tuple(weighted(target - solution, inverse) for target, solution in zip(targets, solutions, strict=True))

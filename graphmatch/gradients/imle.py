@@ -9,31 +9,48 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check
-from graphmatch.gradients.base import Oracle, Tensors, Upstream, moved, perturbation, weighted
-from graphmatch.gradients.noise import gaussian_noise, gumbel_noise
+from graphmatch.gradients.base import (
+    Forward,
+    Oracle,
+    Sampled,
+    Tensors,
+    Upstream,
+    checked_choice,
+    perturbation,
+    weighted,
+)
+from graphmatch.gradients.noisy import NoisyEstimator
 
-_NOISE = {"gumbel": gumbel_noise, "gaussian": gaussian_noise}
 
-
-@dataclass(frozen=True)
-class IMLE:
+@dataclass(frozen=True, kw_only=True)
+class IMLE(NoisyEstimator):
     """Mean over noise of (y(c - e + lambda g) - y(c - e - lambda g)) / (2 lambda), with lambda = step / max|g|.
 
-    g is the upstream gradient dL/dy of each problem, e the noise on its unary costs (costs are minimised, so noise on
-    the affinities is subtracted). The same noise is used on both sides, which keeps the variance low, and the symmetric
-    difference has bias O(lambda^2); the one-sided form (y(c - e + lambda g) - y(c - e)) / lambda has O(lambda). The
-    forward pass returns the mean of y(c - e) over the samples; in evaluation there is no noise.
+    g is the upstream gradient dL/dy of each problem, e the noise on its costs (costs are minimised, so noise on the
+    affinities is subtracted). The same noise is used on both sides, which is worth about three times the samples. The
+    symmetric difference has bias O(lambda^2), the one-sided form (y(c - e + lambda g) - y(c - e)) / lambda has
+    O(lambda); the variance falls with 1 / samples and grows with 1 / lambda. The forward pass returns the mean of
+    y(c - e) over the samples; in evaluation there is no noise.
 
-    Solves: `samples` forward and 2 * `samples` backward (symmetric) or `samples` (one-sided), one native call each.
+    Solves: `samples` forward (and the problem without noise, whose duals they start from), 2 * `samples` backward
+    (symmetric) or `samples` (one-sided); one native call each.
 
     Args:
         samples: Noise draws per problem and call.
         step: Largest change of a cost by the perturbation, in units of `noise_scale`. 0.3 has the least error as a
             gradient of the smoothed loss; larger steps look further and leave fewer gradients at zero.
         noise_scale: Scale of the noise in units of the costs; standard deviation 1.28 times that for Gumbel noise.
-        noise: "gumbel" or "gaussian".
+        noise: "gumbel", "gaussian" or "sum_of_gamma" (whose sum over a complete matching is Gumbel).
+        coupling: "independent", "antithetic" (pairs of opposite noise) or "orthogonal" (groups of orthogonal noise).
+        perturb: "unary" puts the noise on the unary costs only, so that all samples share the tables of the quadratic
+            ones; "all" puts it on every cost.
         symmetric: Symmetric or one-sided difference.
-        seed: Any int; noise depends on (seed, call, sample, problem, entry) and nothing else.
+        target: "lambda" perturbs by lambda * g; "sign" by step * noise_scale * sign(g), whatever |g|: a target for
+            Hamming-like losses, where all mistakes count alike.
+        open_samples: What the backward pass does with samples whose relative gap exceeds `largest_gap`: "keep", "drop",
+            or "weigh" them by largest_gap / gap. An uncertified solution biases the difference.
+        largest_gap: Of a sample that counts as solved.
+        seed: Any int; noise depends on (seed, step, instance, sample, entry) and nothing else.
 
     Source: M. Niepert et al., "Implicit MLE", NeurIPS 2021; P. Minervini et al., "Adaptive perturbation-based gradient
         estimation", AAAI 2023 (symmetric form). Lambda here is relative to g, which makes the estimator homogeneous.
@@ -47,59 +64,60 @@ class IMLE:
         (True, True)
     """
 
-    samples: int = 1
     step: float = 1.0
-    noise_scale: float = 0.3
-    noise: Literal["gumbel", "gaussian"] = "gumbel"
     symmetric: bool = True
-    seed: int = 0
+    target: Literal["lambda", "sign"] = "lambda"
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        where = "IMLE"
-        _check.option(where, "samples", self.samples, self.samples >= 1, "be at least 1", "1 is the cheapest.")
-        _check.option(where, "step", self.step, self.step > 0, "be positive", "1.0 is the default.")
-        _check.option(where, "noise_scale", self.noise_scale, self.noise_scale > 0, "be positive", "Or use BlackBox.")
-        if self.noise not in _NOISE:
-            raise ValueError(_check.message(where, "noise", f"be one of {list(_NOISE)}", repr(self.noise), "Pick one."))
+        super().__post_init__()
+        where = type(self).__name__
+        _check.option(where, "step", self.step, 0 < self.step < torch.inf, "be positive", "1.0 is the default.")
+        checked_choice(where, "target", self.target, ("lambda", "sign"))
 
-    def forward(self, oracle: Oracle, costs: Tensors, key: Tensor, training: bool) -> tuple[Tensors, Tensors]:
+    def forward(self, oracle: Oracle, costs: Tensors, training: bool) -> Forward:
         """Returns the mean of y(c - e)."""
-        solutions = oracle(self._noisy(costs, key, training))
-        return self._means(solutions, costs), () if self.symmetric else solutions
+        if not training:
+            solved = oracle.solve(costs)
+            return Forward(solved.solutions, solved.state, solved.report)
+        sampled = oracle.sample(costs, self.draws)
+        return Forward(sampled.means[0], sampled.state, sampled.report)
 
     def backward(
-        self, oracle: Oracle, costs: Tensors, saved: Tensors, upstream: Upstream, key: Tensor, training: bool
+        self, oracle: Oracle, costs: Tensors, solutions: Tensors, saved: Tensors, upstream: Upstream, training: bool
     ) -> Tensors:
         """Returns the mean difference under the noise of the forward pass."""
-        steps, inverse = perturbation(upstream, self.step * self.noise_scale)
-        noisy = self._noisy(costs, key, training)
-        samples = noisy[0].shape[0] // max(costs[0].shape[0], 1)
-        repeated = tuple(None if step is None else _repeated(step, samples) for step in steps)
-        worse = moved(noisy, repeated)
-        if self.symmetric:
-            better = moved(noisy, repeated, sign=-1)
-            both = oracle(tuple(torch.cat([a, b]) for a, b in zip(worse, better, strict=True)))
-            differences = tuple(0.5 * (y[: len(y) // 2] - y[len(y) // 2 :]) for y in both)
+        return self.differences(oracle, costs, solutions, saved, upstream, training, self.step)[0]
+
+    def differences(
+        self,
+        oracle: Oracle,
+        costs: Tensors,
+        solutions: Tensors,
+        state: Tensors,
+        upstream: Upstream,
+        training: bool,
+        step: float | Tensor,
+    ) -> tuple[Tensors, Tensors]:
+        """Returns the gradients for a step in units of the noise scale, and the differences y - y' behind them."""
+        steps, inverse = perturbation(upstream, step * self.noise_scale)
+        if self.target == "sign":
+            steps = tuple(None if each is None else each.sign() * step * self.noise_scale for each in steps)
+        signs = (1.0, -1.0) if self.symmetric else (1.0,)
+        if training:
+            # A weighted mean needs both sides under the same weights.
+            again = not self.symmetric and self.open_samples != "keep"
+            sampled = oracle.sample(
+                costs, self.draws, steps, (1.0, 0.0) if again else signs, state, reliability=self.reliability
+            )
         else:
-            differences = tuple(y - base for y, base in zip(oracle(worse), saved, strict=True))
-        return tuple(weighted(mean, inverse) for mean in self._means(differences, costs))
-
-    def _noisy(self, costs: Tensors, key: Tensor, training: bool) -> Tensors:
-        """Returns c - e, sample after sample; the costs themselves in evaluation."""
-        if not training:
-            return costs
-        unary, *others = costs
-        noise = self.noise_scale * _NOISE[self.noise](self.samples, unary, self.seed, key)
-        return ((unary - noise).flatten(0, 1), *(_repeated(other, self.samples) for other in others))
-
-    @staticmethod
-    def _means(values: Tensors, costs: Tensors) -> Tensors:
-        return tuple(
-            value.unflatten(0, (len(value) // max(len(cost), 1), len(cost))).mean(0)
-            for value, cost in zip(values, costs, strict=True)
-        )
+            sides = tuple(oracle.solve(costs, _signed(steps, sign), state).solutions for sign in signs)
+            sampled = Sampled(sides)
+        base = sampled.means[1] if len(sampled.means) == 2 else solutions
+        differences = tuple(y - other for y, other in zip(sampled.means[0], base, strict=True))
+        weight = 0.5 * inverse if self.symmetric else inverse
+        return tuple(weighted(each, weight) for each in differences), differences
 
 
-def _repeated(tensor: Tensor, times: int) -> Tensor:
-    return tensor if times == 1 else tensor.repeat(times, *[1] * (tensor.ndim - 1))
+def _signed(steps: Upstream, sign: float) -> Upstream:
+    return tuple(None if step is None else sign * step for step in steps)

@@ -1,0 +1,91 @@
+"""A solver of your own as an oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from graphmatch.gradients.base import Oracle, Reliability, Sampled, Solved, Tensors, Upstream
+from graphmatch.gradients.sampling import Answers, Draw, sample_means, weighted_scores
+from graphmatch.noise import Noise, draw
+
+
+class FunctionOracle(Oracle):
+    """Differentiates through any function that minimises a linear objective over 0/1 vectors.
+
+    Args:
+        function: Takes a tuple of cost tensors (m * b, ...) and returns the tuple of its 0/1 solutions, shaped as they:
+            those of m variants of the same b problems, variant after variant. It need not be differentiable.
+        key: 0-d int64, different for each call: seeds the noise.
+
+    Example:
+        >>> import torch, graphmatch as gm
+        >>> def cheapest(costs):  # one of n: the argmin as a 0/1 vector
+        ...     return (torch.nn.functional.one_hot(costs[0].argmin(1), costs[0].shape[1]).to(costs[0].dtype),)
+        >>> costs = torch.tensor([[0.0, 0.1, 0.2]], requires_grad=True)
+        >>> (choice,), _ = gm.gradients.estimated_solution(
+        ...     gm.BlackBox(step=1.0), gm.gradients.FunctionOracle(cheapest), (costs,), training=True)
+        >>> (choice * torch.tensor([1.0, 0.0, 0.5])).sum().backward()
+        >>> costs.grad  # cheaper the second, dearer the first
+        tensor([[ 1., -1.,  0.]])
+    """
+
+    def __init__(self, function: Callable[[Tensors], Tensors], key: Tensor | None = None) -> None:
+        self.function = function
+        self._key = torch.zeros((), dtype=torch.int64) if key is None else key
+        self.tensors = (self._key,)
+
+    def with_tensors(self, tensors: Upstream) -> FunctionOracle:
+        """Returns the same oracle with another key."""
+        other = FunctionOracle(self.function, tensors[0])
+        other.memory = self.memory
+        return other
+
+    def solve(self, costs: Tensors, steps: Upstream | None = None, state: Tensors = ()) -> Solved:
+        """Returns the solutions for costs + steps."""
+        if steps is not None:
+            costs = tuple(c if step is None else c + step for c, step in zip(costs, steps, strict=True))
+        return Solved(self._call(costs).solutions)
+
+    def sample(
+        self,
+        costs: Tensors,
+        noise: Noise,
+        steps: Upstream | None = None,
+        signs: tuple[float, ...] = (0.0,),
+        state: Tensors = (),
+        keep: bool = False,
+        reliability: Reliability | None = None,
+    ) -> Sampled:
+        """Returns the means over the samples; such solvers have no certificates, so all samples count alike."""
+        draws = self._draw(costs, noise)
+        means, kept, _ = sample_means(self._call, draws, costs, noise, steps, signs, keep, Reliability())
+        return Sampled(means, tuple(each[0] for each in kept))
+
+    def products(self, costs: Tensors, kept: Tensors, upstream: Upstream) -> Tensor:
+        """Returns <upstream, y> of each kept solution, (S, b)."""
+        pairs = zip(kept, upstream, strict=True)
+        return torch.stack([(y * g).flatten(2).sum(2) for y, g in pairs if g is not None]).sum(0)
+
+    def scores(self, costs: Tensors, noise: Noise, weights: Tensor) -> Upstream:
+        """Returns sum_k weights[k] nu'(Z_k) for each cost tensor."""
+        return weighted_scores(self._draw(costs, noise), costs, noise, weights)
+
+    def _call(self, costs: Tensors) -> Answers:
+        solutions = tuple(self.function(tuple(cost.detach() for cost in costs)))
+        return Answers(solutions, solutions)
+
+    def _draw(self, costs: Tensors, noise: Noise) -> Draw:
+        batch = costs[0].shape[0]
+        keys = self._key.to(costs[0].device).expand(batch)
+        instances = torch.arange(batch, device=costs[0].device)
+
+        def standard(place: int, first: int, count: int) -> Tensor:
+            shape = costs[place].shape[1:]
+            flat = (shape[0], shape[1:].numel())
+            values = draw(noise, keys, instances, flat, None, place, first, count)
+            return values.reshape(count, batch, *shape)
+
+        return standard

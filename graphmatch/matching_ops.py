@@ -1,0 +1,351 @@
+"""Matching as PyTorch operators that take any solver: what `MatchingLayer` calls, with or without torch.compile.
+
+Solvers are Python values, operators take tensors and numbers: a solver is known to them by a number, see `number_of`.
+Everything that looks into tensors (checks, solvers) happens inside, where tensors are real: tracing and vmap only see
+shapes.
+
+Both operators return solutions (one tensor per cost tensor and variant), then kept assignments, then the report, then
+the state. The report is what `MatchResult` holds of the problems without noise (assignment, objective, lower_bound,
+status, iterations, stage) and the certificates of all samples (objective, lower_bound, status, iterations), (V, S, b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphmatch.gradients.base import Reliability
+from graphmatch.gradients.sampling import Answers, sample_means, weighted_scores
+from graphmatch.matching_kinds import KINDS
+from graphmatch.noise import Noise, draw
+from graphmatch.problem import LinearProblem, Problem, unchecked
+from graphmatch.result import LinearState, MatchResult, SolverState, State
+from graphmatch.solve import solve
+from graphmatch.solvers import Solver, WarmStartSolver
+
+REPORT_SIZE = 10
+CENTER_SIZE = 6
+_NOISE = "int samples, float noise_scale, str noise, str coupling, bool everywhere, int seed"
+_CALL = "str kind, float? unmatched_cost, int solver"
+
+_solvers: list[Solver | None] = []
+_numbers: dict[object, int] = {}
+
+
+def number_of(solver: Solver | None) -> int:
+    """Returns the number by which operators know a solver; equal ones share one. They are kept."""
+    try:
+        key: object = (type(solver), solver)
+        hash(key)
+    except TypeError:
+        key = id(solver)
+    if key not in _numbers:
+        _numbers[key] = len(_solvers)
+        _solvers.append(solver)
+    return _numbers[key]
+
+
+_library = torch.library.Library("graphmatch", "FRAGMENT")
+_library.define(
+    f"matching_solve(Tensor[] costs, Tensor?[] steps, Tensor?[] context, Tensor[] state, {_CALL}) -> Tensor[]",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_library.define(
+    "matching_sample(Tensor[] costs, Tensor?[] steps, Tensor?[] context, Tensor[] state, float[] signs, "
+    f"{_NOISE}, float? open_gap, bool weigh, bool keep, {_CALL}) -> Tensor[]",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_library.define(
+    f"matching_scores(Tensor[] costs, Tensor?[] context, Tensor weights, {_NOISE}, str kind) -> Tensor[]",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """The b problems of a call and its solver."""
+
+    kind: str
+    costs: tuple[Tensor, ...]
+    context: Sequence[Tensor | None]  # edges1, edges2, sizes, keys, instances
+    unmatched_cost: float | None
+    solver: Solver | None
+    state: State | None
+
+    def problem(self) -> Problem:
+        edges: Any = self.context[:2]
+        return KINDS[self.kind].problem(self.costs, edges, self.context[2], self.unmatched_cost)
+
+    def answers(self, checked: Problem, costs: tuple[Tensor, ...]) -> Answers:
+        """Returns the solutions of variants (m * b) of the problems, variant after variant."""
+        variants = costs[0].shape[0] // max(self.costs[0].shape[0], 1)
+        result = self.result(repeated(checked, costs, variants))
+        certificates = (result.objective, result.lower_bound, result.status, result.iterations)
+        return Answers(self.solutions(result), (result.assignment,), certificates)
+
+    def result(self, problem: Problem) -> MatchResult:
+        takes_one = self.solver is None or isinstance(self.solver, WarmStartSolver)
+        return solve(problem, self.solver, self.state if takes_one else None)
+
+    def solutions(self, result: MatchResult) -> tuple[Tensor, ...]:
+        return KINDS[self.kind].solutions(result.assignment, result.problem)
+
+    def draw(self, noise: Noise, place: int, first: int, count: int) -> Tensor:
+        keys, instances = self.context[3:]
+        if keys is None or instances is None:
+            raise ValueError("matching: keys and instances must be given with noise; got None. Pass int64 tensors.")
+        shape = (self.costs[place].shape[1], self.costs[place].shape[2])
+        extent = KINDS[self.kind].extent(place, self.context[2])
+        return draw(noise, keys, instances, shape, extent, place, first, count)
+
+
+def repeated(problem: Problem, costs: tuple[Tensor, ...], variants: int) -> Problem:
+    """Returns a problem with `variants` copies of a checked batch, whose costs were moved by finite steps only."""
+    sizes = problem.sizes
+    if sizes is not None and variants != 1:
+        sizes = sizes.repeat(variants, *[1] * (sizes.ndim - 1))
+    if isinstance(problem, LinearProblem):
+        return unchecked(problem, costs=costs[0], sizes=sizes)
+    if hasattr(problem, "flow"):
+        return unchecked(problem, linear=costs[0], flow=costs[1], distance=costs[2], sizes=sizes)
+    edges = {name: getattr(problem, name) for name in ("edges1", "edges2")}
+    if variants != 1:
+        edges = {name: each.repeat(variants, 1, 1) for name, each in edges.items()}
+    return unchecked(problem, unary_costs=costs[0], quadratic_costs=costs[1], sizes=sizes, **edges)
+
+
+def _state_of(kind: str, tensors: Sequence[Tensor]) -> State | None:
+    if not tensors:
+        return None
+    return LinearState(*tensors) if kind == "linear" else SolverState(*tensors)
+
+
+def _state_tensors(state: State | None) -> list[Tensor]:
+    """Returns a state as outputs of an operator, none of which may be another one."""
+    if isinstance(state, LinearState):
+        return [state.matching.clone(), state.row_duals, state.column_duals]
+    return [] if state is None else [state.matching.clone(), state.messages, state.potentials, state.scale]
+
+
+def _moved(costs: Sequence[Tensor], steps: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    return tuple(cost if step is None else cost + step for cost, step in zip(costs, steps, strict=True))
+
+
+def _center_report(result: MatchResult) -> list[Tensor]:
+    stage = torch.zeros_like(result.status) if result.stage is None else result.stage
+    return [result.assignment, result.objective, result.lower_bound, result.status, result.iterations, stage]
+
+
+def _no_center(costs: Tensor) -> list[Tensor]:
+    kinds = (torch.int64, torch.float64, torch.float64, torch.int64, torch.int64, torch.int64)
+    return [costs.new_zeros((0, costs.shape[1]) if place == 0 else (0,), dtype=k) for place, k in enumerate(kinds)]
+
+
+def _no_samples(costs: Tensor, variants: int = 0, samples: int = 0) -> list[Tensor]:
+    kinds = (torch.float64, torch.float64, torch.int64, torch.int64)
+    return [costs.new_empty((variants, samples, costs.shape[0]), dtype=kind) for kind in kinds]
+
+
+@torch.library.impl(_library, "matching_solve", "CompositeExplicitAutograd")
+def _matching_solve(
+    costs: list[Tensor],
+    steps: list[Tensor | None],
+    context: list[Tensor | None],
+    state: list[Tensor],
+    kind: str,
+    unmatched_cost: float | None,
+    solver: int,
+) -> list[Tensor]:
+    """Solutions of costs + steps."""
+    moved = _moved(costs, steps)
+    batch = _Batch(kind, moved, context, unmatched_cost, _solvers[solver], _state_of(kind, state))
+    result = batch.result(batch.problem())
+    report = [*_center_report(result), *_no_samples(costs[0])]
+    return [*batch.solutions(result), *report, *_state_tensors(result.state)]
+
+
+@torch.library.impl(_library, "matching_sample", "CompositeExplicitAutograd")
+def _matching_sample(
+    costs: list[Tensor],
+    steps: list[Tensor | None],
+    context: list[Tensor | None],
+    state: list[Tensor],
+    signs: list[float],
+    samples: int,
+    noise_scale: float,
+    noise: str,
+    coupling: str,
+    everywhere: bool,
+    seed: int,
+    open_gap: float | None,
+    weigh: bool,
+    keep: bool,
+    kind: str,
+    unmatched_cost: float | None,
+    solver: int,
+) -> list[Tensor]:
+    """Mean solutions of costs - noise + sign * steps; without a state, the problems without noise are solved first."""
+    noises = Noise(samples, noise_scale, noise, coupling, everywhere, seed)
+    batch = _Batch(kind, tuple(costs), context, unmatched_cost, _solvers[solver], _state_of(kind, state))
+    problem = batch.problem()
+    center = _no_center(costs[0])
+    kept_state: list[Tensor] = []
+    if batch.state is None:
+        result = batch.result(problem)
+        center, kept_state = _center_report(result), _state_tensors(result.state)
+        batch = _Batch(kind, tuple(costs), context, unmatched_cost, batch.solver, result.state)
+    sampled = sample_means(
+        lambda moved: batch.answers(problem, moved),
+        lambda place, first, count: batch.draw(noises, place, first, count),
+        tuple(costs),
+        noises,
+        tuple(steps),
+        tuple(signs),
+        keep,
+        Reliability(open_gap, weigh),
+    )
+    means = [each for of_sign in sampled.means for each in of_sign]
+    return [*means, *sampled.kept, *center, *sampled.certificates, *kept_state]
+
+
+@torch.library.impl(_library, "matching_scores", "CompositeExplicitAutograd")
+def _matching_scores(
+    costs: list[Tensor],
+    context: list[Tensor | None],
+    weights: Tensor,
+    samples: int,
+    noise_scale: float,
+    noise: str,
+    coupling: str,
+    everywhere: bool,
+    seed: int,
+    kind: str,
+) -> list[Tensor]:
+    """sum_k weights[k] nu'(Z_k), for the cost tensors that have noise."""
+    noises = Noise(samples, noise_scale, noise, coupling, everywhere, seed)
+    batch = _Batch(kind, tuple(costs), context, None, None, None)
+    sums = weighted_scores(
+        lambda place, first, count: batch.draw(noises, place, first, count), batch.costs, noises, weights
+    )
+    return [each for each in sums if each is not None]
+
+
+def _empty_state(costs: Sequence[Tensor], kind: str, solver: Solver | None) -> list[Tensor]:
+    """Returns room for the state that a solver keeps."""
+    if solver is not None and not (isinstance(solver, WarmStartSolver) and getattr(solver, "keep_state", True)):
+        return []
+    batch, n1, n2 = costs[0].shape
+    matching = costs[0].new_empty((batch, n1), dtype=torch.int64)
+    if kind == "linear":
+        rows, columns = (costs[0].new_empty((batch, n), dtype=torch.float64) for n in (n1, n2))
+        return [matching, rows, columns]
+    pairs = min(costs[1].shape[1], n1 * (n1 - 1) // 2) if kind == "lawler" else 0
+    sizes = ((batch, 2 * pairs, n2 + 1), (batch, n2))
+    messages, potentials = (costs[0].new_empty(size, dtype=torch.float32) for size in sizes)
+    return [matching, messages, potentials, costs[0].new_empty(batch, dtype=torch.float64)]
+
+
+def _empty_center(costs: Tensor) -> list[Tensor]:
+    batch, rows = costs.shape[:2]
+    return [each.new_empty((batch, rows) if each.ndim == 2 else (batch,)) for each in _no_center(costs)]
+
+
+@torch.library.register_fake("graphmatch::matching_solve", lib=_library)
+def _matching_solve_fake(
+    costs: list[Tensor], steps: list[Tensor | None], context: list[Tensor | None], state: list[Tensor], *call: Any
+) -> list[Tensor]:
+    kind, _, solver = call
+    solutions = [torch.empty_like(cost, memory_format=torch.contiguous_format) for cost in costs]
+    report = [*_empty_center(costs[0]), *_no_samples(costs[0])]
+    return [*solutions, *report, *_empty_state(costs, kind, _solvers[solver])]
+
+
+@torch.library.register_fake("graphmatch::matching_sample", lib=_library)
+def _matching_sample_fake(
+    costs: list[Tensor],
+    steps: list[Tensor | None],
+    context: list[Tensor | None],
+    state: list[Tensor],
+    signs: list[float],
+    samples: int,
+    *call: Any,
+) -> list[Tensor]:
+    keep, kind, _, solver = call[-4:]
+    first = costs[0]
+    means = [torch.empty_like(cost, memory_format=torch.contiguous_format) for _ in signs for cost in costs]
+    kept = [first.new_empty((len(signs), samples, *first.shape[:2]), dtype=torch.int64)] if keep else []
+    center = _no_center(first) if state else _empty_center(first)
+    kept_state = [] if state else _empty_state(costs, kind, _solvers[solver])
+    return [*means, *kept, *center, *_no_samples(first, len(signs), samples), *kept_state]
+
+
+@torch.library.register_fake("graphmatch::matching_scores", lib=_library)
+def _matching_scores_fake(
+    costs: list[Tensor], context: list[Tensor | None], weights: Tensor, *options: Any
+) -> list[Tensor]:
+    everywhere = options[4]
+    return [
+        torch.empty_like(cost, memory_format=torch.contiguous_format) for cost in costs[: None if everywhere else 1]
+    ]
+
+
+def _fold(info: Any, values: Any, dims: Any, axis: int = 0) -> Any:
+    """Returns tensors of all calls of a vmap as one batch of problems, call after call."""
+    if isinstance(values, list | tuple):
+        each = dims if isinstance(dims, list | tuple) else [None] * len(values)
+        return [_fold(info, value, dim, axis) for value, dim in zip(values, each, strict=True)]
+    if values is None:
+        return None
+    calls = values.movedim(dims, 0) if dims is not None else values.expand(info.batch_size, *values.shape)
+    return calls.movedim(0, axis).flatten(axis, axis + 1)
+
+
+def _unfold(info: Any, outputs: list[Tensor], axes: list[int]) -> tuple[list[Tensor], list[int]]:
+    """Returns outputs of a folded batch with an axis for the calls, and where that is."""
+    calls = info.batch_size
+    pairs = zip(outputs, axes, strict=True)
+    return [output.unflatten(axis, (calls, output.shape[axis] // calls)) for output, axis in pairs], axes
+
+
+def _report_axes() -> list[int]:
+    return [0] * CENTER_SIZE + [2] * (REPORT_SIZE - CENTER_SIZE)
+
+
+def _matching_solve_vmap(
+    info: Any, dims: Any, costs: Any, steps: Any, context: Any, state: Any, *call: Any
+) -> tuple[list[Tensor], list[int]]:
+    folded = [_fold(info, each, dim) for each, dim in zip((costs, steps, context, state), dims[:4], strict=True)]
+    outputs = torch.ops.graphmatch.matching_solve(*folded, *call)
+    count = len(costs)
+    axes = [0] * count + _report_axes()
+    return _unfold(info, outputs, axes + [0] * (len(outputs) - len(axes)))
+
+
+def _matching_sample_vmap(
+    info: Any, dims: Any, costs: Any, steps: Any, context: Any, state: Any, signs: Any, *call: Any
+) -> tuple[list[Tensor], list[int]]:
+    folded = [_fold(info, each, dim) for each, dim in zip((costs, steps, context, state), dims[:4], strict=True)]
+    outputs = torch.ops.graphmatch.matching_sample(*folded, signs, *call)
+    keep = call[-4]
+    axes = [0] * (len(costs) * len(signs)) + [2] * int(keep) + _report_axes()
+    return _unfold(info, outputs, axes + [0] * (len(outputs) - len(axes)))
+
+
+def _matching_scores_vmap(
+    info: Any, dims: Any, costs: Any, context: Any, weights: Any, *call: Any
+) -> tuple[list[Tensor], list[int]]:
+    folded = [_fold(info, each, dim) for each, dim in zip((costs, context), dims[:2], strict=True)]
+    outputs = torch.ops.graphmatch.matching_scores(*folded, _fold(info, weights, dims[2], 1), *call)
+    return _unfold(info, outputs, [0] * len(outputs))
+
+
+for _name, _rule in (
+    ("matching_solve", _matching_solve_vmap),
+    ("matching_sample", _matching_sample_vmap),
+    ("matching_scores", _matching_scores_vmap),
+):
+    torch.library.register_vmap(f"graphmatch::{_name}", _rule, lib=_library)
