@@ -121,13 +121,22 @@ def repeated(problem: Problem, costs: tuple[Tensor, ...], variants: int) -> Prob
 def _state_of(kind: str, tensors: Sequence[Tensor]) -> State | None:
     if not tensors:
         return None
-    return LinearState(*tensors) if kind == "linear" else SolverState(*tensors)
+    if kind == "linear":
+        return LinearState(*tensors)
+    if kind == "lawler":
+        return SolverState(*tensors)
+    (matching,) = tensors
+    batch, nodes = matching.shape
+    none = matching.new_zeros((batch, 0, nodes + 1), dtype=torch.float32)
+    return SolverState(matching, none, none.new_zeros(batch, nodes), none.new_zeros(batch, dtype=torch.float64))
 
 
-def _state_tensors(state: State | None) -> list[Tensor]:
+def _state_tensors(kind: str, state: State | None) -> list[Tensor]:
     """Returns a state as outputs of an operator, none of which may be another one."""
     if isinstance(state, LinearState):
         return [state.matching.clone(), state.row_duals, state.column_duals]
+    if kind == "dense" and state is not None:
+        return [state.matching.clone()]  # dense problems have no duals to keep
     return [] if state is None else [state.matching.clone(), state.messages, state.potentials, state.scale]
 
 
@@ -165,7 +174,7 @@ def _matching_solve(
     batch = _Batch(kind, moved, context, unmatched_cost, _solvers[solver], _state_of(kind, state))
     result = batch.result(batch.problem())
     report = [*_center_report(result), *_no_samples(costs[0])]
-    return [*batch.solutions(result), *report, *_state_tensors(result.state)]
+    return [*batch.solutions(result), *report, *_state_tensors(kind, result.state)]
 
 
 @torch.library.impl(_library, "matching_sample", "CompositeExplicitAutograd")
@@ -196,7 +205,7 @@ def _matching_sample(
     kept_state: list[Tensor] = []
     if batch.state is None:
         result = batch.result(problem)
-        center, kept_state = _center_report(result), _state_tensors(result.state)
+        center, kept_state = _center_report(result), _state_tensors(kind, result.state)
         batch = _Batch(kind, tuple(costs), context, unmatched_cost, batch.solver, result.state)
     sampled = sample_means(
         lambda moved: batch.answers(problem, moved),
@@ -243,7 +252,9 @@ def _empty_state(costs: Sequence[Tensor], kind: str, solver: Solver | None) -> l
     if kind == "linear":
         rows, columns = (costs[0].new_empty((batch, n), dtype=torch.float64) for n in (n1, n2))
         return [matching, rows, columns]
-    pairs = min(costs[1].shape[1], n1 * (n1 - 1) // 2) if kind == "lawler" else 0
+    if kind == "dense":
+        return [matching]
+    pairs = min(costs[1].shape[1], n1 * (n1 - 1) // 2)
     sizes = ((batch, 2 * pairs, n2 + 1), (batch, n2))
     messages, potentials = (costs[0].new_empty(size, dtype=torch.float32) for size in sizes)
     return [matching, messages, potentials, costs[0].new_empty(batch, dtype=torch.float64)]

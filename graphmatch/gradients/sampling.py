@@ -12,7 +12,7 @@ from graphmatch.gradients.base import Reliability, Tensors, Upstream, along
 from graphmatch.noise import Noise, score
 
 # Of one call's costs; more samples take more calls.
-_MOST_BYTES = 64_000_000
+_MOST_BYTES = 16_000_000
 
 # Standard noise (count, b, ...) on one cost tensor: (place of the tensor, first sample, count) -> Tensor.
 Draw = Callable[[int, int, int], Tensor]
