@@ -22,16 +22,17 @@ bool prefers_dense(const PairCosts& costs) {
 
 }  // namespace
 
-DualAscent::DualAscent(const PairCosts& costs)
-    : costs_(costs),
-      dense_(prefers_dense(costs)),
-      sparse_update_(costs),
-      approximate_bound_(-std::numeric_limits<double>::infinity()) {
+DualAscent::DualAscent(const PairCosts& costs) : costs_(costs), dense_(prefers_dense(costs)), sparse_update_(costs) {
+  if (dense_) tables_.build(costs);
+  restart();
+}
+
+void DualAscent::restart() {
+  const PairCosts& costs = costs_;
   const std::int64_t rows = costs.rows;
   const std::int64_t stride = costs.stride;
   const std::size_t pair_count = costs.pairs.size();
-  if (dense_) tables_.build(costs);
-
+  approximate_bound_ = -std::numeric_limits<double>::infinity();
   theta_.assign(rows * stride, 0.0f);
   theta_next_.assign(rows * stride, 0.0f);
   blocked_.assign(rows * stride, 0.0f);

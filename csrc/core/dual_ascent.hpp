@@ -45,6 +45,9 @@ class DualAscent {
   // Starts from zero messages. `costs` must outlive this object.
   explicit DualAscent(const PairCosts& costs);
 
+  // As constructed anew, after the unary costs were replaced.
+  void restart();
+
   // Continues from stored duals, of any costs: they are feasible for all. False when there are none that fit.
   bool load(const DualState& state);
   void save(const DualState& state) const;

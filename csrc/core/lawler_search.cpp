@@ -41,12 +41,26 @@ LawlerSearch::LawlerSearch(const PairCosts& costs, std::function<double(const st
     : costs_(costs),
       evaluate_(std::move(evaluate)),
       max_gap_(max_gap),
+      seed_(seed),
       random_(seed),
-      stop_(stop),
+      stop_(&stop),
       dual_(costs),
       value_(kInfinity),
       bound_(-kInfinity),
       eliminated_(kInfinity) {}
+
+void LawlerSearch::restart(Stop& stop) {
+  random_ = Random(seed_);
+  stop_ = &stop;
+  dual_.restart();
+  best_.clear();
+  last_rounded_.clear();
+  value_ = kInfinity;
+  bound_ = -kInfinity;
+  eliminated_ = kInfinity;
+  stage_ = Stage::kNone;
+  iterations_ = 0;
+}
 
 bool LawlerSearch::closes(double bound) const {
   return !best_.empty() && graphmatch::is_closed(value_, bound, costs_.largest_cost, max_gap_);
@@ -107,14 +121,14 @@ bool LawlerSearch::ascend(std::int64_t max_iterations, bool patient) {
     const double bound = dual_.approximate_bound();
     const bool in_turn = iteration == kFirstDescent || iteration % kCertificateWindow == 0;
     if (iteration <= kFirstDescent || in_turn) offer(dual_.rounded(), Stage::kDualAscent);
-    const bool last = iteration >= max_iterations || stop_.requested() ||
+    const bool last = iteration >= max_iterations || stop_->requested() ||
                       stall.stalled(iteration, max_iterations, bound, value_ - bound);
     if (in_turn && !closes(bound) && dual_.rounded() != last_rounded_) {
       last_rounded_ = dual_.rounded();
-      tabu().descend(last_rounded_, stop_);
+      tabu().descend(last_rounded_, *stop_);
       offer(tabu().best(), Stage::kDualAscent);
     }
-    if (stop_.cancelled()) return true;
+    if (stop_->cancelled()) return true;
     if (last || (closes(bound) && iteration >= next_certificate)) {
       raise_bound(dual_.certified_bound());
       if (last || is_closed()) return true;
@@ -182,11 +196,11 @@ void LawlerSearch::explore(std::int64_t runs, std::int64_t steps, std::int64_t p
     std::vector<std::int64_t> start = best_;
     if (run % 2 == 1) start = perturbed(best_, std::max<std::int64_t>(costs_.rows / 3, 2));
     if (run > 0 && run % 2 == 0) start = noisy_matching(1.0f);
-    tabu().search(start, steps, steps, goal, random_, stop_);
+    tabu().search(start, steps, steps, goal, random_, *stop_);
     const std::vector<std::int64_t> found = tabu().best();
     if (!offer(found, Stage::kTabu) && fuse) {
       fusion().fuse(best_, found);
-      tabu().descend(fusion().result(), stop_);
+      tabu().descend(fusion().result(), *stop_);
       offer(tabu().best(), Stage::kFusion);
     }
     idle = value_ < before ? 0 : idle + 1;
@@ -197,20 +211,20 @@ void LawlerSearch::fuse_generations(std::int64_t generations) {
   for (std::int64_t generation = 0; generation < generations && !is_done(); ++generation) {
     const bool from_noise = generation % 2 == 0;
     tabu().descend(from_noise ? noisy_matching(1.0f) : perturbed(best_, std::max<std::int64_t>(costs_.rows / 2, 2)),
-                   stop_);
+                   *stop_);
     if (offer(tabu().best(), Stage::kFusion)) continue;
     fusion().fuse(best_, tabu().best());
-    tabu().descend(fusion().result(), stop_);
+    tabu().descend(fusion().result(), *stop_);
     offer(tabu().best(), Stage::kFusion);
   }
 }
 
 bool LawlerSearch::branch(std::int64_t nodes) {
   if (is_closed()) return true;
-  if (stop_.requested()) return false;
+  if (stop_->requested()) return false;
   BranchAndBound tree(dual_);
   const double slack = proof_slack();
-  const bool finished = tree.search(evaluate_, value_ - slack, slack, nodes, stop_);
+  const bool finished = tree.search(evaluate_, value_ - slack, slack, nodes, *stop_);
   iterations_ += 1;
   if (!tree.best().empty()) offer(tree.best(), Stage::kBranchAndBound);
   raise_bound(tree.lower_bound());

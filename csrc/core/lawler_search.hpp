@@ -28,6 +28,9 @@ class LawlerSearch {
   LawlerSearch(const PairCosts& costs, std::function<double(const std::int64_t*)> evaluate, double max_gap,
                std::uint64_t seed, Stop& stop);
 
+  // As constructed anew with the same gap and seed, after the unary costs were replaced. Memory and tables are kept.
+  void restart(Stop& stop);
+
   // Starts the duals from an earlier solve, and offers the matching it found, if that is one of this problem.
   void warm_start(const DualState& state, const std::int64_t* assignment);
 
@@ -56,7 +59,7 @@ class LawlerSearch {
   void close() { bound_ = std::max(bound_, eliminated_); }
 
   bool is_closed() const { return closes(bound_); }
-  bool is_done() { return is_closed() || stop_.requested(); }
+  bool is_done() { return is_closed() || stop_->requested(); }
   double gap() const { return value_ - bound_; }
   double relative_gap() const { return gap() / std::fmax(std::fabs(value_), 1e-300); }
   const DualAscent& dual() const { return dual_; }
@@ -80,8 +83,9 @@ class LawlerSearch {
   const PairCosts& costs_;
   const std::function<double(const std::int64_t*)> evaluate_;
   const double max_gap_;
+  const std::uint64_t seed_;
   Random random_;
-  Stop& stop_;
+  Stop* stop_;
   DualAscent dual_;
   std::optional<TabuSearch> tabu_;  // once it is needed: structured problems do without
   std::optional<Fusion> fusion_;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/lawler_search.hpp"
-
 namespace graphmatch {
 namespace {
 
@@ -26,14 +24,6 @@ constexpr double kWideSteps = 30.0;
 constexpr double kWidePatience = 5.0;
 constexpr double kNarrowGap = 0.06;
 constexpr double kPatientIterations = 300.0;
-
-template <class T>
-Solution without_columns(const LawlerProblem<T>& problem, std::int64_t* assignment) {
-  Solution solution;
-  solution.status = Status::kOptimal;
-  solution.objective = solution.lower_bound = evaluate(problem, assignment);
-  return solution;
-}
 
 // The order of the stages and their budgets. False when no matching exists.
 bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state) {
@@ -104,32 +94,66 @@ bool run(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& opti
 }  // namespace
 
 template <class T>
-Solution solve_lawler(const LawlerProblem<T>& problem, const LawlerOptions& options, const DualState& warm,
-                      const std::int64_t* warm_assignment, const DualState& state, Stop& stop,
-                      std::int64_t* assignment) {
-  std::fill_n(assignment, problem.rows, -1);
+void LawlerSolver<T>::take(const LawlerProblem<T>& problem, double expected) {
+  problem_ = problem;
+  search_.reset();
+  is_valid_ = has_valid_edges_ = costs_.build(problem, expected);
+  if (is_valid_) right_edges_.build(problem.edges2, problem.edge_count2, problem.columns);
+}
+
+template <class T>
+void LawlerSolver<T>::replace_unary(const T* unary, std::int64_t stride) {
+  problem_.unary = unary;
+  problem_.unary_stride = stride;
+  is_valid_ = has_valid_edges_ && costs_.replace_unary(problem_);
+}
+
+template <class T>
+Solution LawlerSolver<T>::solve(const DualState& warm, const std::int64_t* warm_assignment, const DualState& state,
+                                Stop& stop, std::int64_t* assignment) {
+  std::fill_n(assignment, problem_.rows, -1);
   if (state.scale != nullptr) *state.scale = 0.0;
-  PairCosts costs;
-  if (!costs.build(problem)) return invalid_solution();
-  if (problem.rows == 0 || problem.columns == 0) return without_columns(problem, assignment);
-
-  const auto exact = [&](const std::int64_t* matching) { return evaluate(problem, matching) / costs.scale; };
-  LawlerSearch search(costs, exact, options.max_gap, options.seed, stop);
-  if (warm.scale != nullptr && warm_assignment != nullptr) search.warm_start(warm, warm_assignment);
-  if (!run(search, costs, options, state)) return infeasible_solution(search.iterations());
-
+  if (!is_valid_) return invalid_solution();
   Solution solution;
+  const auto exact = [this](const std::int64_t* matching) { return evaluate(problem_, right_edges_, matching); };
+  if (problem_.rows == 0 || problem_.columns == 0) {
+    solution.status = Status::kOptimal;
+    solution.objective = solution.lower_bound = exact(assignment);
+    return solution;
+  }
+
+  if (search_) {
+    search_->restart(stop);
+  } else {
+    const auto in_stored_units = [this, exact](const std::int64_t* matching) { return exact(matching) / costs_.scale; };
+    search_.emplace(costs_, in_stored_units, options_.max_gap, options_.seed, stop);
+  }
+  LawlerSearch& search = *search_;
+  if (warm.scale != nullptr && warm_assignment != nullptr) search.warm_start(warm, warm_assignment);
+  if (!run(search, costs_, options_, state)) return infeasible_solution(search.iterations());
+
   std::copy(search.best().begin(), search.best().end(), assignment);
-  solution.objective = evaluate(problem, assignment);
-  solution.lower_bound = std::min(costs.scale * search.bound(), solution.objective);
+  solution.objective = exact(assignment);
+  solution.lower_bound = std::min(costs_.scale * search.bound(), solution.objective);
   solution.iterations = search.iterations();
   solution.stage = search.stage();
-  if (is_closed(solution.objective, solution.lower_bound, costs.scale * costs.largest_cost, options.max_gap)) {
+  if (is_closed(solution.objective, solution.lower_bound, costs_.scale * costs_.largest_cost, options_.max_gap)) {
     solution.status = Status::kOptimal;
   }
   return solution;
 }
 
+template <class T>
+Solution solve_lawler(const LawlerProblem<T>& problem, const LawlerOptions& options, const DualState& warm,
+                      const std::int64_t* warm_assignment, const DualState& state, Stop& stop,
+                      std::int64_t* assignment) {
+  LawlerSolver<T> solver(options);
+  solver.take(problem);
+  return solver.solve(warm, warm_assignment, state, stop, assignment);
+}
+
+template class LawlerSolver<float>;
+template class LawlerSolver<double>;
 template Solution solve_lawler(const LawlerProblem<float>&, const LawlerOptions&, const DualState&, const std::int64_t*,
                                const DualState&, Stop&, std::int64_t*);
 template Solution solve_lawler(const LawlerProblem<double>&, const LawlerOptions&, const DualState&,

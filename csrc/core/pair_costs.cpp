@@ -33,24 +33,60 @@ GRAPHMATCH_MULTIVERSION double round_costs(const double* exact, double factor, s
   return round_all(exact, factor, count, rounded);
 }
 
+// The same for unary costs, where infinity becomes the barrier.
+template <class T>
+GRAPHMATCH_INLINE double round_finite(const T* costs, double factor, std::int64_t count, float* rounded) {
+  double largest = 0.0;
+#pragma omp simd reduction(max : largest)
+  for (std::int64_t k = 0; k < count; ++k) {
+    const bool allowed = costs[k] <= std::numeric_limits<T>::max();
+    const double cost = (allowed ? static_cast<double>(costs[k]) : 0.0) * factor;
+    const float nearest = static_cast<float>(cost);
+    const double error = std::fabs(cost - static_cast<double>(nearest));
+    largest = error > largest ? error : largest;
+    rounded[k] = allowed ? nearest : kBarrier;
+  }
+  return largest;
+}
+
+GRAPHMATCH_MULTIVERSION double round_unary(const float* costs, double factor, std::int64_t count, float* rounded) {
+  return round_finite(costs, factor, count, rounded);
+}
+
+GRAPHMATCH_MULTIVERSION double round_unary(const double* costs, double factor, std::int64_t count, float* rounded) {
+  return round_finite(costs, factor, count, rounded);
+}
+
 }  // namespace
 
 template <class T>
-bool PairCosts::build(const LawlerProblem<T>& problem) {
-  double largest = 0.0;
-  if (!is_valid(problem, largest)) return false;
+bool PairCosts::build(const LawlerProblem<T>& problem, double expected) {
+  double unary_largest = 0.0;
+  largest_pair_cost_ = 0.0;
+  if (!has_valid_edges(problem, largest_pair_cost_) || !has_valid_unary_costs(problem, unary_largest)) return false;
   rows = problem.rows;
   columns = problem.columns;
   stride = padded(columns);
   complete = problem.complete;
+  const double largest = std::max(largest_pair_cost_, unary_largest);
   int exponent = 0;
-  std::frexp(largest, &exponent);                              // 0 gives exponent 0
+  std::frexp(std::max(largest, expected), &exponent);          // 0 gives exponent 0
   scale = std::ldexp(1.0, std::clamp(exponent, -1000, 1000));  // its inverse stays a normal number
   largest_cost = largest / scale;
   unmatched_cost = problem.complete ? 0.0 : problem.unmatched_cost / scale;
   list_pairs(problem.edges1, problem.edge_count1);
+  sum_loops(problem);
   fold_unary(problem);
   fold_pairs(problem);
+  return true;
+}
+
+template <class T>
+bool PairCosts::replace_unary(const LawlerProblem<T>& problem) {
+  double largest = largest_pair_cost_;
+  if (!has_valid_unary_costs(problem, largest)) return false;
+  largest_cost = largest / scale;
+  fold_unary(problem);
   return true;
 }
 
@@ -94,39 +130,48 @@ void PairCosts::list_pairs(const std::int64_t* edges, std::int64_t edge_count) {
 }
 
 template <class T>
-void PairCosts::fold_unary(const LawlerProblem<T>& problem) {
-  const double inverse = 1.0 / scale;
-  unary_.assign(static_cast<std::size_t>(rows * stride), kBarrier);
-  unary_error_ = 0.0;
-  std::vector<double> loops, sum_errors;
+void PairCosts::sum_loops(const LawlerProblem<T>& problem) {
+  loops_.clear();
+  loop_errors_.clear();
   for (std::int64_t e = 0; e < problem.edge_count1; ++e) {
     const std::int64_t i = problem.edges1[2 * e];
     if (i != problem.edges1[2 * e + 1]) continue;
-    loops.resize(static_cast<std::size_t>(rows * columns), 0.0);
-    sum_errors.resize(static_cast<std::size_t>(rows * columns), 0.0);
+    loops_.resize(static_cast<std::size_t>(rows * columns), 0.0);
+    loop_errors_.resize(static_cast<std::size_t>(rows * columns), 0.0);
     for (std::int64_t f = 0; f < problem.edge_count2; ++f) {
       const std::int64_t k = problem.edges2[2 * f];
       if (k != problem.edges2[2 * f + 1]) continue;
       const double cost = static_cast<double>(problem.quadratic[e * problem.quadratic_stride + f]);
       if (cost == 0.0) continue;
-      double& sum = loops[i * columns + k];
+      double& sum = loops_[i * columns + k];
       sum += cost;
-      sum_errors[i * columns + k] += kRounding * std::fabs(sum);
+      loop_errors_[i * columns + k] += kRounding * std::fabs(sum);
     }
   }
+}
+
+template <class T>
+void PairCosts::fold_unary(const LawlerProblem<T>& problem) {
+  const double inverse = 1.0 / scale;
+  unary_.resize(static_cast<std::size_t>(rows * stride));
+  unary_error_ = 0.0;
   for (std::int64_t i = 0; i < rows; ++i) {
+    const T* costs = problem.unary + i * problem.unary_stride;
+    float* folded = unary_.data() + i * stride;
+    std::fill(folded + columns, folded + stride, kBarrier);
+    if (loops_.empty()) {
+      unary_error_ = std::max(unary_error_, round_unary(costs, inverse, columns, folded));
+      continue;
+    }
     for (std::int64_t k = 0; k < columns; ++k) {
-      double cost = static_cast<double>(problem.unary[i * problem.unary_stride + k]);
+      double cost = static_cast<double>(costs[k]);
+      folded[k] = kBarrier;
       if (std::isinf(cost)) continue;
-      double error = 0.0;
-      if (!loops.empty()) {
-        cost += loops[i * columns + k];
-        error = (sum_errors[i * columns + k] + kRounding * std::fabs(cost)) * inverse;
-      }
+      cost += loops_[i * columns + k];
+      const double error = (loop_errors_[i * columns + k] + kRounding * std::fabs(cost)) * inverse;
       cost *= inverse;
-      const float rounded = static_cast<float>(cost);
-      unary_[i * stride + k] = rounded;
-      unary_error_ = std::max(unary_error_, std::fabs(cost - static_cast<double>(rounded)) + error);
+      folded[k] = static_cast<float>(cost);
+      unary_error_ = std::max(unary_error_, std::fabs(cost - static_cast<double>(folded[k])) + error);
     }
   }
 }
@@ -274,7 +319,9 @@ double PairCosts::evaluate(const std::int64_t* assignment) const {
   return total;
 }
 
-template bool PairCosts::build(const LawlerProblem<float>&);
-template bool PairCosts::build(const LawlerProblem<double>&);
+template bool PairCosts::build(const LawlerProblem<float>&, double);
+template bool PairCosts::build(const LawlerProblem<double>&, double);
+template bool PairCosts::replace_unary(const LawlerProblem<float>&);
+template bool PairCosts::replace_unary(const LawlerProblem<double>&);
 
 }  // namespace graphmatch

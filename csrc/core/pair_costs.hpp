@@ -52,9 +52,14 @@ struct CostPattern {
 
 class PairCosts {
  public:
-  // Returns false when the problem is invalid: see is_valid().
+  // Returns false when the problem is invalid: see is_valid(). Costs that will follow may be as large as `expected`.
   template <class T>
-  bool build(const LawlerProblem<T>& problem);
+  bool build(const LawlerProblem<T>& problem, double expected = 0.0);
+
+  // Takes the unary costs of a problem that has all else in common with the one these costs were built from. The scale
+  // stays. Returns false when they are invalid.
+  template <class T>
+  bool replace_unary(const LawlerProblem<T>& problem);
 
   std::int64_t rows = 0;
   std::int64_t columns = 0;
@@ -95,6 +100,8 @@ class PairCosts {
 
  private:
   template <class T>
+  void sum_loops(const LawlerProblem<T>& problem);
+  template <class T>
   void fold_unary(const LawlerProblem<T>& problem);
   template <class T>
   void fold_pairs(const LawlerProblem<T>& problem);
@@ -109,7 +116,9 @@ class PairCosts {
   AlignedVector<float> values_;
   std::vector<double> pair_error_;
   double unary_error_ = 0.0;
-  std::vector<std::int64_t> pair_of_edge_;  // -1 for loops
+  double largest_pair_cost_ = 0.0;           // of all costs but the unary ones, as they were given
+  std::vector<double> loops_, loop_errors_;  // rows x columns: what self-loops add; empty without any
+  std::vector<std::int64_t> pair_of_edge_;   // -1 for loops
   std::vector<std::int64_t> row_begin_;
   std::vector<std::int64_t> incident_;
 };
