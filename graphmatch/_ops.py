@@ -150,6 +150,35 @@ def _lawler_arguments(
     return arguments, [*tensors, sizes]
 
 
+def _linear_arguments(
+    costs: Tensor, sizes: Tensor | None, unmatched_cost: float | None
+) -> tuple[object, list[Tensor | None]]:
+    """Returns the native view of a batch of linear problems and the tensors that must outlive it."""
+    costs = _inner_contiguous(costs)
+    sizes = None if sizes is None else sizes.contiguous()
+    arguments = _cpu.LinearArguments(
+        batch=costs.shape[0],
+        rows=costs.shape[1],
+        columns=costs.shape[2],
+        costs=costs.data_ptr(),
+        batch_stride=_batch_stride(costs),
+        sizes=0 if sizes is None else sizes.data_ptr(),
+        complete=unmatched_cost is None,
+        unmatched_cost=0.0 if unmatched_cost is None else float(unmatched_cost),
+        is_double=costs.dtype == torch.float64,
+    )
+    return arguments, [costs, sizes]
+
+
+def _linear_starts(matching: Tensor | None, row_duals: Tensor | None) -> tuple[object, list[Tensor]]:
+    """Returns what earlier solves left, nothing if one of both is None, and the tensors that must outlive it."""
+    if matching is None or row_duals is None:
+        return _cpu.LinearStarts(batch=0, matching=0, row_duals=0), []
+    alive = [matching.contiguous(), row_duals.contiguous()]
+    addresses = {"matching": alive[0].data_ptr(), "row_duals": alive[1].data_ptr()}
+    return _cpu.LinearStarts(batch=len(matching), **addresses), alive
+
+
 def _budget(time_limit: float | None, threads: int) -> object:
     return _cpu.Budget(time_limit=-1.0 if time_limit is None else time_limit, threads=threads)
 
@@ -164,29 +193,18 @@ def _linear_assignment(
     row_duals: Tensor | None = None,
 ) -> Answers:
     """Exact linear assignment of costs (b, n1, n2); returns the answers and the duals of rows and columns."""
-    costs = _inner_contiguous(costs)
-    sizes = None if sizes is None else sizes.contiguous()
+    problems, alive = _linear_arguments(costs, sizes, unmatched_cost)
+    starts, old = _linear_starts(matching, row_duals)
     answers = _empty_answers(costs.shape[0], costs.shape[1], costs.device)
     row_kept, column_kept = _empty_duals(costs)
-    starts = {"batch": 0, "matching": 0, "row_duals": 0}
-    if matching is not None and row_duals is not None:
-        matching, row_duals = matching.contiguous(), row_duals.contiguous()
-        starts = {"batch": len(matching), "matching": matching.data_ptr(), "row_duals": row_duals.data_ptr()}
     _cpu.linear_assignment(
-        batch=costs.shape[0],
-        rows=costs.shape[1],
-        columns=costs.shape[2],
-        costs=costs.data_ptr(),
-        batch_stride=_batch_stride(costs),
-        sizes=0 if sizes is None else sizes.data_ptr(),
-        complete=unmatched_cost is None,
-        unmatched_cost=0.0 if unmatched_cost is None else float(unmatched_cost),
-        is_double=costs.dtype == torch.float64,
-        starts=_cpu.LinearStarts(**starts),
+        problems=problems,
+        starts=starts,
         budget=_budget(None, threads),
         answers=_native_answers(answers),
         duals=_cpu.Duals(rows=row_kept.data_ptr(), columns=column_kept.data_ptr()),
     )
+    del alive, old
     return (*answers, row_kept, column_kept)
 
 

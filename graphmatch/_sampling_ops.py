@@ -34,8 +34,16 @@ _library.define(
     f"{_ops._ANSWERS}, Tensor, Tensor, Tensor)",  # answers and duals of the centers
     tags=torch.Tag.pt2_compliant_tag,
 )
+_library.define(
+    "linear_samples(Tensor costs, Tensor? sizes, float? unmatched_cost, Tensor? unary_step, float[] signs, "
+    f"{_NOISE}, {_MEANS}, int threads, Tensor? matching, Tensor? row_duals) -> ("
+    "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "  # means, then answers of the samples
+    "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",  # answers and duals of the centers
+    tags=torch.Tag.pt2_compliant_tag,
+)
 
 lawler_samples = torch.ops.graphmatch.lawler_samples.default
+linear_samples = torch.ops.graphmatch.linear_samples.default
 
 
 def _empty_samples(variants: int, samples: int, costs: Tensor, keep_assignments: bool) -> Answers:
@@ -53,12 +61,40 @@ def _zero_means(variants: int, *costs: Tensor) -> Answers:
     return tuple(cost.new_zeros(variants, *cost.shape) for cost in costs)
 
 
-def _step(step: Tensor | None) -> tuple[Tensor | None, int, int]:
-    """Returns a step that must outlive the call, its address (0 = none) and the stride of its problems."""
-    if step is None:
-        return None, 0, 0
-    step = _ops._inner_contiguous(step)
-    return step, step.data_ptr(), _ops._batch_stride(step)
+def _sources(
+    unary_step: Tensor | None, quadratic_step: Tensor | None, keys: Tensor, instances: Tensor
+) -> tuple[object, list[Tensor]]:
+    """Returns steps (None = no step) and counters as the native module takes them, and what must outlive the call."""
+    alive = [keys.contiguous(), instances.contiguous()]
+    places = {"keys": alive[0].data_ptr(), "instances": alive[1].data_ptr()}
+    for name, step in (("unary_step", unary_step), ("quadratic_step", quadratic_step)):
+        places |= {name: 0, f"{name}_stride": 0}
+        if step is not None:
+            alive.append(_ops._inner_contiguous(step))
+            places |= {name: alive[-1].data_ptr(), f"{name}_stride": _ops._batch_stride(alive[-1])}
+    return _cpu.SampleArguments(**places), alive
+
+
+def _sample_options(
+    samples: int, noise_scale: float, kind: int, coupling: int, seed: int, signs: list[float]
+) -> object:
+    return _cpu.SampleOptions(
+        samples=samples, noise_scale=noise_scale, kind=kind, coupling=coupling, seed=seed % 2**64, signs=signs
+    )
+
+
+def _native_samples(means: Answers, answers: Answers, open_gap: float, weigh: bool, keep_assignments: bool) -> object:
+    names = ("assignment", "objective", "lower_bound", "status", "iterations")
+    addresses = {name: tensor.data_ptr() for name, tensor in zip(names, answers, strict=True)}
+    if not keep_assignments:
+        addresses["assignment"] = 0
+    return _cpu.SampleAnswers(
+        matching_means=means[0].data_ptr(),
+        paid_means=means[1].data_ptr() if len(means) > 1 else 0,
+        open_gap=open_gap,
+        weigh=weigh,
+        **addresses,
+    )
 
 
 @torch.library.impl(_library, "lawler_samples", "CPU")
@@ -109,20 +145,10 @@ def _lawler_samples(
     kept = _ops._empty_state(centers if keep_state else 0, unary_costs, edges1.shape[1])
     means = _zero_means(len(signs), unary_costs, quadratic_costs)
     answers = _empty_samples(len(signs), samples, unary_costs, keep_assignments)
-    keys, instances = keys.contiguous(), instances.contiguous()
-    unary_step, unary_address, unary_stride = _step(unary_step)
-    quadratic_step, quadratic_address, quadratic_stride = _step(quadratic_step)
-    assignment, objective, bound, status, iterations = answers
+    sources, more = _sources(unary_step, quadratic_step, keys, instances)
     _cpu.lawler_samples(
         problems=problems,
-        sources=_cpu.SampleArguments(
-            unary_step=unary_address,
-            quadratic_step=quadratic_address,
-            unary_step_stride=unary_stride,
-            quadratic_step_stride=quadratic_stride,
-            keys=keys.data_ptr(),
-            instances=instances.data_ptr(),
-        ),
+        sources=sources,
         solver=_cpu.LawlerOptions(
             method=method,
             max_gap=max_gap,
@@ -133,32 +159,58 @@ def _lawler_samples(
             max_nodes=max_nodes,
             effort=effort,
         ),
-        options=_cpu.SampleOptions(
-            samples=samples,
-            noise_scale=noise_scale,
-            kind=noise_kind,
-            coupling=coupling,
-            seed=noise_seed % 2**64,
-            signs=signs,
-        ),
+        options=_sample_options(samples, noise_scale, noise_kind, coupling, noise_seed, signs),
         warm=_ops._native_states(warm, start, rows),
         kept=_ops._native_states(kept, None, rows),
         budget=_ops._budget(time_limit, threads),
-        answers=_cpu.SampleAnswers(
-            matching_means=means[0].data_ptr(),
-            paid_means=means[1].data_ptr(),
-            assignment=assignment.data_ptr() if keep_assignments else 0,
-            objective=objective.data_ptr(),
-            lower_bound=bound.data_ptr(),
-            status=status.data_ptr(),
-            iterations=iterations.data_ptr(),
-            open_gap=open_gap,
-            weigh=weigh,
-        ),
+        answers=_native_samples(means, answers, open_gap, weigh, keep_assignments),
         center=_ops._native_answers(center),
     )
-    del alive
+    del alive, more
     return (*means, *answers, *center, *kept)
+
+
+@torch.library.impl(_library, "linear_samples", "CPU")
+def _linear_samples(
+    costs: Tensor,
+    sizes: Tensor | None,
+    unmatched_cost: float | None,
+    unary_step: Tensor | None,
+    signs: list[float],
+    samples: int,
+    noise_scale: float,
+    keys: Tensor,
+    instances: Tensor,
+    noise_seed: int,
+    noise_kind: int,
+    coupling: int,
+    open_gap: float,
+    weigh: bool,
+    keep_assignments: bool,
+    threads: int,
+    matching: Tensor | None,
+    row_duals: Tensor | None,
+) -> Answers:
+    """Noisy copies of linear problems; returns means, answers of the samples, then answers and duals of the centers."""
+    problems, alive = _ops._linear_arguments(costs, sizes, unmatched_cost)
+    starts, old = _ops._linear_starts(matching, row_duals)
+    centers = costs if matching is None or row_duals is None else costs[:0]
+    center, duals = _ops._empty_answers(len(centers), costs.shape[1], costs.device), _ops._empty_duals(centers)
+    means = _zero_means(len(signs), costs)
+    answers = _empty_samples(len(signs), samples, costs, keep_assignments)
+    sources, more = _sources(unary_step, None, keys, instances)
+    _cpu.linear_samples(
+        problems=problems,
+        sources=sources,
+        options=_sample_options(samples, noise_scale, noise_kind, coupling, noise_seed, signs),
+        starts=starts,
+        budget=_ops._budget(None, threads),
+        answers=_native_samples(means, answers, open_gap, weigh, keep_assignments),
+        center=_ops._native_answers(center),
+        duals=_cpu.Duals(rows=duals[0].data_ptr(), columns=duals[1].data_ptr()),
+    )
+    del alive, old, more
+    return (*means, *answers, *center[:5], *duals)
 
 
 @torch.library.register_fake("graphmatch::lawler_samples", lib=_library)
@@ -183,4 +235,24 @@ def _lawler_samples_fake(
         *_empty_samples(len(signs), samples, unary_costs, keep_assignments),
         *_ops._empty_answers(centers, rows, unary_costs.device),
         *_ops._empty_state(centers if keep_state else 0, unary_costs, quadratic_costs.shape[1]),
+    )
+
+
+@torch.library.register_fake("graphmatch::linear_samples", lib=_library)
+def _linear_samples_fake(
+    costs: Tensor,
+    sizes: Tensor | None,
+    unmatched_cost: float | None,
+    unary_step: Tensor | None,
+    signs: list[float],
+    samples: int,
+    *others: object,
+) -> Answers:
+    matching, row_duals, keep_assignments = others[-2], others[-1], bool(others[8])
+    centers = costs if matching is None or row_duals is None else costs[:0]
+    return (
+        *_zero_means(len(signs), costs),
+        *_empty_samples(len(signs), samples, costs, keep_assignments),
+        *_ops._empty_answers(len(centers), costs.shape[1], costs.device)[:5],
+        *_ops._empty_duals(centers),
     )

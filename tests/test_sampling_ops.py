@@ -1,4 +1,4 @@
-"""The native operators that solve noisy copies: the same answers as solving each copy by itself, and their means."""
+"""The native operator that solves noisy copies of sparse problems: the answers of each copy by itself, their means."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def state_of(answers: dict[str, Tensor]) -> tuple[Tensor, ...]:
 
 
 def steps_of(problem: gm.LawlerProblem, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random changes of all costs of a problem."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(costs: Tensor) -> Tensor:

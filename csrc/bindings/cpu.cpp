@@ -55,27 +55,12 @@ void evaluate_lawler_objective(const LawlerArguments& arguments, std::uintptr_t 
   });
 }
 
-void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t columns, std::uintptr_t costs,
-                       std::int64_t batch_stride, std::uintptr_t sizes, bool complete, double unmatched_cost,
-                       bool is_double, const LinearStarts& starts, const Budget& budget, const Answers& answers,
-                       const Duals& duals) {
+void linear_assignment(const LinearArguments& arguments, const LinearStarts& starts, const Budget& budget,
+                       const Answers& answers, const Duals& duals) {
+  const std::int64_t batch = arguments.batch, rows = arguments.rows, columns = arguments.columns;
   auto solve = [&](auto& solver, auto element, std::int64_t index) {
-    LinearProblem<decltype(element)> problem;
-    problem.rows = rows;
-    problem.columns = columns;
-    if (sizes != 0) {
-      const std::int64_t* size = pointer<const std::int64_t>(sizes) + 2 * index;
-      require(0 <= size[0] && size[0] <= rows && 0 <= size[1] && size[1] <= columns,
-              "sizes of problem " + std::to_string(index) + " must fit into the padded batch");
-      problem.rows = size[0];
-      problem.columns = size[1];
-    }
-    problem.costs = pointer<const decltype(element)>(costs) + index * batch_stride;
-    problem.stride = columns;
-    problem.complete = complete;
-    problem.unmatched_cost = unmatched_cost;
-    answers.write(index, solver.solve(problem, starts.at(index, rows), duals.cleared(index, rows, columns),
-                                      answers.cleared_assignment(index, rows)));
+    answers.write(index, solver.solve(arguments.problem<decltype(element)>(index), starts.at(index, rows),
+                                      duals.cleared(index, rows, columns), answers.cleared_assignment(index, rows)));
   };
   // Small problems go to the threads in groups, which share their memory and the price of handing them out.
   constexpr std::int64_t kLeastCosts = 4096, kMostCosts = 16384, kTasksPerThread = 4;
@@ -87,7 +72,7 @@ void linear_assignment(std::int64_t batch, std::int64_t rows, std::int64_t colum
     for (std::int64_t index = first; index < std::min(first + group, batch); ++index) solve(solver, element, index);
   };
   budget.run((batch + group - 1) / group, [&](std::int64_t task, Stop&) {
-    if (is_double) {
+    if (arguments.is_double) {
       solve_group(double{}, task * group);
     } else {
       solve_group(float{}, task * group);
@@ -247,6 +232,18 @@ PYBIND11_MODULE(_native_cpu, module) {
       .def(py::init([](std::uintptr_t rows, std::uintptr_t columns) { return Duals{rows, columns}; }), py::kw_only(),
            py::arg("rows"), py::arg("columns"));
 
+  py::class_<LinearArguments>(module, "LinearArguments")
+      .def(py::init([](std::int64_t batch, std::int64_t rows, std::int64_t columns, std::uintptr_t costs,
+                       std::int64_t batch_stride, std::uintptr_t sizes, bool complete, double unmatched_cost,
+                       bool is_double) {
+             require(batch >= 0 && rows >= 0 && columns >= 0, "sizes must not be negative");
+             return LinearArguments{batch, rows,     columns,        costs,    batch_stride,
+                                    sizes, complete, unmatched_cost, is_double};
+           }),
+           py::kw_only(), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("costs"),
+           py::arg("batch_stride"), py::arg("sizes"), py::arg("complete"), py::arg("unmatched_cost"),
+           py::arg("is_double"));
+
   py::class_<LinearStarts>(module, "LinearStarts")
       .def(py::init([](std::int64_t batch, std::uintptr_t matching, std::uintptr_t row_duals) {
              require(batch >= 0, "sizes must not be negative");
@@ -260,10 +257,8 @@ PYBIND11_MODULE(_native_cpu, module) {
              py::arg("budget"), py::arg("objective"));
   module.def("qap_solve", &qap_solve, py::arg("problems"), py::arg("options"), py::arg("islands"), py::arg("budget"),
              py::arg("answers"));
-  module.def("linear_assignment", &linear_assignment, py::kw_only(), py::arg("batch"), py::arg("rows"),
-             py::arg("columns"), py::arg("costs"), py::arg("batch_stride"), py::arg("sizes"), py::arg("complete"),
-             py::arg("unmatched_cost"), py::arg("is_double"), py::arg("starts"), py::arg("budget"), py::arg("answers"),
-             py::arg("duals"));
+  module.def("linear_assignment", &linear_assignment, py::kw_only(), py::arg("problems"), py::arg("starts"),
+             py::arg("budget"), py::arg("answers"), py::arg("duals"));
   bind_samples(module);
 }
 

@@ -113,6 +113,36 @@ inline void check_states(const LawlerArguments& arguments, const States& warm, c
   require(kept.batch == 0 || kept.batch == arguments.batch, "there must be room for the state of each problem");
 }
 
+// A batch of linear problems; costs are rows x columns with `batch_stride` between problems.
+struct LinearArguments {
+  std::int64_t batch, rows, columns;
+  std::uintptr_t costs;
+  std::int64_t batch_stride;
+  std::uintptr_t sizes;  // 0: every problem has the padded size
+  bool complete;
+  double unmatched_cost;
+  bool is_double;
+
+  template <class T>
+  LinearProblem<T> problem(std::int64_t index) const {
+    LinearProblem<T> view;
+    view.rows = rows;
+    view.columns = columns;
+    if (sizes != 0) {
+      const std::int64_t* size = pointer<const std::int64_t>(sizes) + 2 * index;
+      require(0 <= size[0] && size[0] <= rows && 0 <= size[1] && size[1] <= columns,
+              "sizes of problem " + std::to_string(index) + " must fit into the padded batch");
+      view.rows = size[0];
+      view.columns = size[1];
+    }
+    view.costs = pointer<const T>(costs) + index * batch_stride;
+    view.stride = columns;
+    view.complete = complete;
+    view.unmatched_cost = unmatched_cost;
+    return view;
+  }
+};
+
 // Duals of a batch of linear problems, one row of the padded size per problem.
 struct Duals {
   std::uintptr_t rows, columns;

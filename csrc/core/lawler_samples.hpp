@@ -3,7 +3,7 @@
 // Variant v of sample s has the costs
 //   unary     = (unary - noise_scale * noise(s)) + signs[v] * unary_step
 //   quadratic = quadratic + signs[v] * quadratic_step
-// each operation rounded in the type of the costs. The center is the problem without noise and steps; every sample
+// as in NoisyCosts. The center is the problem without noise and steps; every sample
 // starts from its duals and its matching, or from given ones, so that no answer depends on the other samples.
 //
 // Edges, pair costs and tables are shared by all samples of a variant, and by all variants where there is no quadratic
@@ -12,56 +12,13 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "core/lawler_solver.hpp"
-#include "core/noise.hpp"
+#include "core/noisy_costs.hpp"
+#include "core/solution_mean.hpp"
 
 namespace graphmatch {
-
-struct SampleOptions {
-  std::int64_t samples = 1;
-  double noise_scale = 0.0;
-  NoiseOptions noise;
-  std::vector<double> signs;  // one per variant
-};
-
-// What the samples of one problem have of their own. Steps may be null; they are laid out as the costs.
-template <class T>
-struct SampleSource {
-  const T* unary_step = nullptr;
-  const T* quadratic_step = nullptr;
-  std::uint64_t key = 0;
-  std::uint64_t instance = 0;
-};
-
-// The unary costs of the variants of a sample.
-template <class T>
-class NoisyCosts {
- public:
-  // Costs and step: rows x columns with a leading dimension.
-  NoisyCosts(const SampleOptions& options, const SampleSource<T>& source, const T* costs, std::int64_t rows,
-             std::int64_t columns, std::int64_t stride);
-
-  // Draws a sample.
-  void draw(std::int64_t sample);
-
-  // Its costs with this factor on the step, rows x columns without gaps; they last until the next call.
-  const T* variant(double sign);
-
-  // How large costs may become beside what they are without noise and steps: for scales, not a bound.
-  double expected_size() const;
-
- private:
-  const SampleOptions& options_;
-  const T* costs_;
-  const T* step_;
-  const std::int64_t rows_, columns_, stride_;
-  std::optional<Noise> noise_;
-  std::vector<float> drawn_;
-  std::vector<T> noisy_, variant_;
-};
 
 template <class T>
 class LawlerSampler {
@@ -81,8 +38,10 @@ class LawlerSampler {
   void draw(std::int64_t sample) { costs_.draw(sample); }
   Solution solve(std::int64_t variant, Stop& stop, std::int64_t* assignment);
 
-  // Of a variant that was solved: its edges are valid.
-  const RightEdges& right_edges(std::int64_t variant) { return solver_of(variant).right_edges(); }
+  // Adds the matching that was found for a variant.
+  void add_to(SolutionMean& mean, std::int64_t variant, const std::int64_t* assignment, std::int64_t weight) {
+    mean.add(problem_, solver_of(variant).right_edges(), assignment, weight);
+  }
 
  private:
   LawlerSolver<T>& solver_of(std::int64_t variant);

@@ -46,14 +46,20 @@ void SolutionMean::add(const LawlerProblem<T>& problem, const RightEdges& right_
 }
 
 template <class T>
-void SolutionMean::write(T* matching, std::int64_t matching_stride, T* paid, std::int64_t paid_stride) const {
-  write_mean(matching_, total_, rows_, columns_, matching, matching_stride);
-  write_mean(paid_, total_, edge_count1_, edge_count2_, paid, paid_stride);
+void SolutionMean::write_matching(T* mean, std::int64_t stride) const {
+  write_mean(matching_, total_, rows_, columns_, mean, stride);
+}
+
+template <class T>
+void SolutionMean::write_paid(T* mean, std::int64_t stride) const {
+  write_mean(paid_, total_, edge_count1_, edge_count2_, mean, stride);
 }
 
 template void SolutionMean::add(const LawlerProblem<float>&, const RightEdges&, const std::int64_t*, std::int64_t);
 template void SolutionMean::add(const LawlerProblem<double>&, const RightEdges&, const std::int64_t*, std::int64_t);
-template void SolutionMean::write(float*, std::int64_t, float*, std::int64_t) const;
-template void SolutionMean::write(double*, std::int64_t, double*, std::int64_t) const;
+template void SolutionMean::write_matching(float*, std::int64_t) const;
+template void SolutionMean::write_matching(double*, std::int64_t) const;
+template void SolutionMean::write_paid(float*, std::int64_t) const;
+template void SolutionMean::write_paid(double*, std::int64_t) const;
 
 }  // namespace graphmatch

@@ -28,9 +28,11 @@ class SolutionMean {
   // The same without edges.
   void add(const std::int64_t* assignment, std::int64_t weight);
 
-  // Writes the means, with leading dimensions; zeros where nothing was added.
+  // Write the means, rows x columns and edge_count1 x edge_count2 with a leading dimension; zeros if nothing was added.
   template <class T>
-  void write(T* matching, std::int64_t matching_stride, T* paid, std::int64_t paid_stride) const;
+  void write_matching(T* mean, std::int64_t stride) const;
+  template <class T>
+  void write_paid(T* mean, std::int64_t stride) const;
 
  private:
   void add_matching(const std::int64_t* assignment, std::int64_t weight);
