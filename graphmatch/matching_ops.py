@@ -4,15 +4,16 @@ Solvers are Python values, operators take tensors and numbers: a solver is known
 Everything that looks into tensors (checks, solvers) happens inside, where tensors are real: tracing and vmap only see
 shapes.
 
-Both operators return solutions (one tensor per cost tensor and variant), then kept assignments, then the report, then
-the state. The report is what `MatchResult` holds of the problems without noise (assignment, objective, lower_bound,
+Both operators return solutions (one tensor per cost tensor, of all variants), then kept assignments, then the report,
+then the state. The report is what `MatchResult` holds of the problems without noise (assignment, objective, bound,
 status, iterations, stage) and the certificates of all samples (objective, lower_bound, status, iterations), (V, S, b).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ from graphmatch.matching_kinds import KINDS
 from graphmatch.noise import Noise, draw
 from graphmatch.problem import LinearProblem, Problem, unchecked
 from graphmatch.result import LinearState, MatchResult, SolverState, State
-from graphmatch.solve import solve
-from graphmatch.solvers import Solver, WarmStartSolver
+from graphmatch.solve import default_solver, solve
+from graphmatch.solvers import SampleCall, SamplingSolver, Solver, WarmStartSolver
+from graphmatch.solvers.samples import SampleAnswers
 
 REPORT_SIZE = 10
 CENTER_SIZE = 6
@@ -87,6 +89,48 @@ class _Batch:
         certificates = (result.objective, result.lower_bound, result.status, result.iterations)
         return Answers(self.solutions(result), (result.assignment,), certificates)
 
+    def native_samples(
+        self,
+        problem: Problem,
+        noise: Noise,
+        steps: tuple[Tensor | None, ...],
+        signs: tuple[float, ...],
+        keep: bool,
+        reliability: Reliability,
+    ) -> SampleAnswers | None:
+        """Returns all samples from one call of the solver; None if it takes no such calls."""
+        solver = default_solver(problem) if self.solver is None else self.solver
+        if noise.everywhere or not isinstance(solver, SamplingSolver):
+            return None
+        keys, instances = self.counters()
+        call = SampleCall(noise, keys, instances, steps, signs, keep, *reliability)
+        return solver.sample(problem, call, self.state)
+
+    def samples(
+        self,
+        problem: Problem,
+        noise: Noise,
+        steps: tuple[Tensor | None, ...],
+        signs: tuple[float, ...],
+        keep: bool,
+        reliability: Reliability,
+    ) -> SampleAnswers:
+        """Returns the same from any solver, which is given copies of the problems."""
+        center = self.result(problem) if self.state is None else None
+        batch = self if center is None else replace(self, state=center.state)
+        draws = partial(batch.draw, noise)
+        solve_copies = partial(batch.answers, problem)
+        sampled = sample_means(solve_copies, draws, self.costs, noise, steps, signs, keep, reliability)
+        kept = sampled.kept[0] if keep else None
+        return SampleAnswers(sampled.means, kept, sampled.certificates, center)
+
+    def counters(self) -> tuple[Tensor, Tensor]:
+        """Returns what the noise of each problem follows from."""
+        keys, instances = self.context[3:]
+        if keys is None or instances is None:
+            raise ValueError("matching: keys and instances must be given with noise; got None. Pass int64 tensors.")
+        return keys, instances
+
     def result(self, problem: Problem) -> MatchResult:
         takes_one = self.solver is None or isinstance(self.solver, WarmStartSolver)
         return solve(problem, self.solver, self.state if takes_one else None)
@@ -95,9 +139,7 @@ class _Batch:
         return KINDS[self.kind].solutions(result.assignment, result.problem)
 
     def draw(self, noise: Noise, place: int, first: int, count: int) -> Tensor:
-        keys, instances = self.context[3:]
-        if keys is None or instances is None:
-            raise ValueError("matching: keys and instances must be given with noise; got None. Pass int64 tensors.")
+        keys, instances = self.counters()
         shape = (self.costs[place].shape[1], self.costs[place].shape[2])
         extent = KINDS[self.kind].extent(place, self.context[2])
         return draw(noise, keys, instances, shape, extent, place, first, count)
@@ -201,24 +243,14 @@ def _matching_sample(
     noises = Noise(samples, noise_scale, noise, coupling, everywhere, seed)
     batch = _Batch(kind, tuple(costs), context, unmatched_cost, _solvers[solver], _state_of(kind, state))
     problem = batch.problem()
-    center = _no_center(costs[0])
-    kept_state: list[Tensor] = []
-    if batch.state is None:
-        result = batch.result(problem)
-        center, kept_state = _center_report(result), _state_tensors(kind, result.state)
-        batch = _Batch(kind, tuple(costs), context, unmatched_cost, batch.solver, result.state)
-    sampled = sample_means(
-        lambda moved: batch.answers(problem, moved),
-        lambda place, first, count: batch.draw(noises, place, first, count),
-        tuple(costs),
-        noises,
-        tuple(steps),
-        tuple(signs),
-        keep,
-        Reliability(open_gap, weigh),
-    )
-    means = [each for of_sign in sampled.means for each in of_sign]
-    return [*means, *sampled.kept, *center, *sampled.certificates, *kept_state]
+    limit = Reliability(open_gap, weigh)
+    sampled = batch.native_samples(problem, noises, tuple(steps), tuple(signs), keep, limit)
+    if sampled is None:
+        sampled = batch.samples(problem, noises, tuple(steps), tuple(signs), keep, limit)
+    center = _no_center(costs[0]) if sampled.center is None else _center_report(sampled.center)
+    kept = [] if sampled.assignment is None else [sampled.assignment]
+    kept_state = [] if sampled.center is None else _state_tensors(kind, sampled.center.state)
+    return [*sampled.means, *kept, *center, *sampled.certificates, *kept_state]
 
 
 @torch.library.impl(_library, "matching_scores", "CompositeExplicitAutograd")
@@ -237,9 +269,7 @@ def _matching_scores(
     """sum_k weights[k] nu'(Z_k), for the cost tensors that have noise."""
     noises = Noise(samples, noise_scale, noise, coupling, everywhere, seed)
     batch = _Batch(kind, tuple(costs), context, None, None, None)
-    sums = weighted_scores(
-        lambda place, first, count: batch.draw(noises, place, first, count), batch.costs, noises, weights
-    )
+    sums = weighted_scores(partial(batch.draw, noises), batch.costs, noises, weights)
     return [each for each in sums if each is not None]
 
 
@@ -287,7 +317,7 @@ def _matching_sample_fake(
 ) -> list[Tensor]:
     keep, kind, _, solver = call[-4:]
     first = costs[0]
-    means = [torch.empty_like(cost, memory_format=torch.contiguous_format) for _ in signs for cost in costs]
+    means = [cost.new_empty(len(signs), *cost.shape) for cost in costs]
     kept = [first.new_empty((len(signs), samples, *first.shape[:2]), dtype=torch.int64)] if keep else []
     center = _no_center(first) if state else _empty_center(first)
     kept_state = [] if state else _empty_state(costs, kind, _solvers[solver])
@@ -342,7 +372,7 @@ def _matching_sample_vmap(
     folded = [_fold(info, each, dim) for each, dim in zip((costs, steps, context, state), dims[:4], strict=True)]
     outputs = torch.ops.graphmatch.matching_sample(*folded, signs, *call)
     keep = call[-4]
-    axes = [0] * (len(costs) * len(signs)) + [2] * int(keep) + _report_axes()
+    axes = [1] * len(costs) + [2] * int(keep) + _report_axes()
     return _unfold(info, outputs, axes + [0] * (len(outputs) - len(axes)))
 
 

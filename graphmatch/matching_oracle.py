@@ -109,9 +109,8 @@ class MatchingOracle(Oracle):
             self.solver,
         )
         count = len(costs)
-        ends = [count * (place + 1) for place in range(len(signs))]
-        means = tuple(tuple(outputs[end - count : end]) for end in ends)
-        rest = outputs[ends[-1] :]
+        means = tuple(tuple(each[variant] for each in outputs[:count]) for variant in range(len(signs)))
+        rest = outputs[count:]
         kept, rest = (tuple(rest[:1]), rest[1:]) if keep else ((), rest)
         report = tuple(rest[:REPORT_SIZE])
         if steps is not None:

@@ -44,7 +44,7 @@ def solve(problem: Problem, solver: Solver | None = None, state: State | None = 
             )
         )
     if solver is None:
-        solver = LAP() if isinstance(problem, LinearProblem) else Portfolio()
+        solver = default_solver(problem)
     if state is None:
         return solver.solve(problem)
     if not isinstance(solver, WarmStartSolver):
@@ -53,3 +53,8 @@ def solve(problem: Problem, solver: Solver | None = None, state: State | None = 
             _check.message("solve", "state", rule, type(solver).__name__, "Use Portfolio, DualAscent or LAP.")
         )
     return solver.solve_from(state, problem)
+
+
+def default_solver(problem: Problem) -> Solver:
+    """Returns what `solve` takes when it is not told."""
+    return LAP() if isinstance(problem, LinearProblem) else Portfolio()

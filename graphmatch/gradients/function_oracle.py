@@ -62,7 +62,8 @@ class FunctionOracle(Oracle):
         """Returns the means over the samples; such solvers have no certificates, so all samples count alike."""
         draws = self._draw(costs, noise)
         means, kept, _ = sample_means(self._call, draws, costs, noise, steps, signs, keep, Reliability())
-        return Sampled(means, tuple(each[0] for each in kept))
+        by_variant = tuple(tuple(each[variant] for each in means) for variant in range(len(signs)))
+        return Sampled(by_variant, tuple(each[0] for each in kept))
 
     def products(self, costs: Tensors, kept: Tensors, upstream: Upstream) -> Tensor:
         """Returns <upstream, y> of each kept solution, (S, b)."""

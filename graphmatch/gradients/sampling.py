@@ -33,9 +33,9 @@ class Answers(NamedTuple):
 
 
 class SampleMeans(NamedTuple):
-    """Means (b, ...) per variant and cost tensor; kept (V, S, b, ...); certificates (V, S, b)."""
+    """Means (V, b, ...) per cost tensor; kept (V, S, b, ...); certificates (V, S, b)."""
 
-    means: tuple[Tensors, ...]
+    means: Tensors
     kept: Tensors
     certificates: Tensors
 
@@ -56,7 +56,7 @@ def sample_means(
     """
     batch, variants = costs[0].shape[0], len(signs)
     block = _block(costs, variants, noise.samples)
-    sums = [[torch.zeros_like(cost) for cost in costs] for _ in signs]
+    sums = [cost.new_zeros(variants, *cost.shape) for cost in costs]
     total = costs[0].new_zeros(batch)
     kept: list[Tensors] = []
     certificates: list[Tensors] = []
@@ -71,12 +71,13 @@ def sample_means(
             by_variant = solution.reshape(variants, count, batch, *solution.shape[1:])
             scale = weights.reshape(count, batch, *[1] * (solution.ndim - 1))
             for variant in range(variants):
-                sums[variant][place] += (scale * by_variant[variant]).sum(0)
+                sums[place][variant] += (scale * by_variant[variant]).sum(0)
         if keep:
             kept.append(tuple(each.reshape(variants, count, batch, *each.shape[1:]) for each in answers.kept))
         certificates.append(seen)
+        del variants_of, answers, solution, by_variant  # before the next block is made
     share = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
-    means = tuple(tuple(each * along(share, each) for each in of_sign) for of_sign in sums)
+    means = tuple(each * along(share, each[0]) for each in sums)
     return SampleMeans(means, _joined(kept), _joined(certificates))
 
 

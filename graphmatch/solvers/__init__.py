@@ -11,6 +11,7 @@ from graphmatch.solvers.lap import LAP
 from graphmatch.solvers.lpmp import LPMP
 from graphmatch.solvers.portfolio import Portfolio, quick_solver
 from graphmatch.solvers.rrwm import RRWM
+from graphmatch.solvers.samples import SampleCall, SamplingSolver
 from graphmatch.solvers.sinkhorn import GumbelSinkhorn, Sinkhorn
 from graphmatch.solvers.spectral_matching import SpectralMatching
 from graphmatch.solvers.tabu import Tabu
@@ -27,6 +28,8 @@ __all__ = [
     "Fusion",
     "GumbelSinkhorn",
     "Portfolio",
+    "SampleCall",
+    "SamplingSolver",
     "Sinkhorn",
     "Solver",
     "SpectralMatching",

@@ -13,6 +13,7 @@ from graphmatch import _check, _ops
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem
 from graphmatch.result import MatchResult, SolverState, State
 from graphmatch.solvers.call import QapCall, assemble, host_costs, solve_dense, thread_count
+from graphmatch.solvers.samples import SampleAnswers, SampleCall, sample_lawler
 
 
 class Solver(Protocol):
@@ -115,7 +116,6 @@ class LawlerSolver(ABC):
         if state is not None:
             known = check_state(where, state, tuple(lawler.unary_costs.shape))
             warm = tuple(value.cpu() for value in (known.messages, known.potentials, known.scale, known.matching))
-        call = self.call()
         *answers, messages, potentials, scale = _ops.lawler_solve(
             host_costs(where, lawler.unary_costs, self.on_cpu),
             host_costs(where, lawler.quadratic_costs, self.on_cpu),
@@ -123,16 +123,7 @@ class LawlerSolver(ABC):
             lawler.edges2.cpu(),
             None if lawler.sizes is None else lawler.sizes.cpu(),
             lawler.unmatched_cost,
-            call.method,
-            call.max_iterations,
-            call.runs,
-            call.steps,
-            call.max_nodes,
-            call.effort,
-            self.max_gap,
-            call.seed,
-            self.time_limit,
-            threads,
+            *self._options(threads),
             *warm,
             self.keep_state,
         )
@@ -141,6 +132,23 @@ class LawlerSolver(ABC):
             return result
         kept = (messages.to(device), potentials.to(device), scale.to(device))
         return replace(result, state=SolverState(result.assignment, *kept))
+
+    def sample(self, problem: Problem, call: SampleCall, state: State | None) -> SampleAnswers | None:
+        """Returns noisy copies of sparse problems, solved; None for others."""
+        if not isinstance(problem, LawlerProblem):
+            return None
+        where = type(self).__name__
+        threads = thread_count(where, self.threads)
+        _check.memory(where, _working_bytes(problem, threads), "Use fewer edges, smaller graphs or fewer threads.")
+        known = None if state is None else check_state(where, state, tuple(problem.unary_costs.shape))
+        options = self._options(threads)
+        return sample_lawler(where, problem, call, known, options, self.on_cpu, self.keep_state)
+
+    def _options(self, threads: int) -> tuple[object, ...]:
+        """Returns the arguments of the native solver from method to threads."""
+        call = self.call()
+        budgets = (call.max_iterations, call.runs, call.steps, call.max_nodes, call.effort)
+        return call.method, *budgets, self.max_gap, call.seed, self.time_limit, threads
 
     def _solve_dense(self, problem: KoopmansBeckmannProblem, call: QapCall, state: State | None) -> MatchResult:
         where = type(self).__name__

@@ -11,6 +11,7 @@ from graphmatch import _check, _ops
 from graphmatch.problem import LinearProblem, Problem
 from graphmatch.result import LinearState, MatchResult, State
 from graphmatch.solvers.base import assemble, check_state_tensors, host_costs, take_kind, thread_count
+from graphmatch.solvers.samples import SampleAnswers, SampleCall, sample_linear
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class LAP:
     def solve_from(self, state: State, problem: Problem) -> MatchResult:
         """Returns the same, starting from the duals and matchings of an earlier solve of problems of these sizes."""
         return self._solve(problem, state)
+
+    def sample(self, problem: Problem, call: SampleCall, state: State | None) -> SampleAnswers | None:
+        """Returns noisy copies of linear problems, solved; None for others."""
+        if not isinstance(problem, LinearProblem):
+            return None
+        if state is not None:
+            _checked(state, problem)
+        known = state if isinstance(state, LinearState) else None
+        return sample_linear("LAP", problem, call, known, thread_count("LAP", self.threads), self.on_cpu)
 
     def _solve(self, problem: Problem, state: State | None) -> MatchResult:
         linear = take_kind("LAP", problem, LinearProblem, "Use DualAscent for quadratic costs.")
