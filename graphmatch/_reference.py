@@ -1,4 +1,4 @@
-"""The objectives in plain PyTorch: slow, obvious, differentiable. The specification of the native code."""
+"""Objectives and noise in plain PyTorch: slow, obvious, on any device. The specification of the native code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from torch import Tensor
 
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
 from graphmatch.result import matching_matrix, paid_pair_matrix
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64, 2^64 / golden ratio
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _shifted(value: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right; the one of int64 tensors copies the sign."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _hash(value: Tensor) -> Tensor:
+    """One round of SplitMix64 (G. Steele et al., OOPSLA 2014): int64 to int64, wrapping."""
+    value = value + _GOLDEN
+    value = (value ^ _shifted(value, 30)) * _MIX_1
+    value = (value ^ _shifted(value, 27)) * _MIX_2
+    return value ^ _shifted(value, 31)
 
 
 def _unmatched_total(assignment: Tensor, problem: LinearProblem | LawlerProblem) -> Tensor:
@@ -49,3 +66,32 @@ def _koopmans_beckmann(problem: KoopmansBeckmannProblem, assignment: Tensor) -> 
     moved = permutation @ distance @ permutation.transpose(1, 2)
     total = (flow * moved).flatten(1).sum(1)
     return total if problem.linear is None else total + _paid(problem.linear, permutation)
+
+
+def _uniform(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor:
+    batch, rows, columns = like.shape
+
+    def counter(size: int) -> Tensor:
+        return torch.arange(size, device=like.device)
+
+    state = _hash(_hash(key.to(like.device) + _hash(torch.tensor(seed, device=like.device))) + counter(samples))
+    state = _hash(state[:, None] + counter(batch))
+    state = _hash(state[..., None] + counter(rows))
+    state = _hash(state[..., None] + counter(columns))
+    # 53 random bits, centred between two representable values: never 0 or 1.
+    return ((_shifted(state, 11).double() + 0.5) * 2.0**-53).clamp(max=1 - 2.0**-53)
+
+
+def uniform_noise(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor:
+    """Returns what `graphmatch.noise.uniform_noise` does."""
+    return _uniform(samples, like, seed, key).float().clamp(max=1 - 2.0**-24).to(like.dtype)
+
+
+def gumbel_noise(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor:
+    """Returns what `graphmatch.noise.gumbel_noise` does."""
+    return -torch.log(-torch.log(_uniform(samples, like, seed, key))).float().to(like.dtype)
+
+
+def gaussian_noise(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor:
+    """Returns what `graphmatch.noise.gaussian_noise` does."""
+    return torch.special.ndtri(_uniform(samples, like, seed, key)).float().to(like.dtype)

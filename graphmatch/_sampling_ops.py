@@ -27,6 +27,11 @@ _MEANS = "float open_gap, bool weigh, bool keep_assignments"
 
 _library = _ops._library
 _library.define(
+    "noise(Tensor keys, Tensor instances, int samples, int first, int rows, int columns, Tensor? sizes, int seed, "
+    "int stream, int kind, int coupling) -> Tensor",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_library.define(
     f"lawler_samples({_ops._LAWLER}, Tensor? unary_step, Tensor? quadratic_step, float[] signs, {_NOISE}, {_MEANS}, "
     "int method, int max_iterations, int runs, int steps, int max_nodes, float effort, float max_gap, int seed, "
     f"float? time_limit, int threads, {_ops._STATE}) -> ("
@@ -42,6 +47,7 @@ _library.define(
     tags=torch.Tag.pt2_compliant_tag,
 )
 
+noise = torch.ops.graphmatch.noise.default
 lawler_samples = torch.ops.graphmatch.lawler_samples.default
 linear_samples = torch.ops.graphmatch.linear_samples.default
 
@@ -78,9 +84,8 @@ def _sources(
 def _sample_options(
     samples: int, noise_scale: float, kind: int, coupling: int, seed: int, signs: list[float]
 ) -> object:
-    return _cpu.SampleOptions(
-        samples=samples, noise_scale=noise_scale, kind=kind, coupling=coupling, seed=seed % 2**64, signs=signs
-    )
+    noise = _cpu.NoiseOptions(kind=kind, coupling=coupling, seed=seed % 2**64, stream=0)
+    return _cpu.SampleOptions(samples=samples, noise_scale=noise_scale, noise=noise, signs=signs)
 
 
 def _native_samples(means: Answers, answers: Answers, open_gap: float, weigh: bool, keep_assignments: bool) -> object:
@@ -95,6 +100,39 @@ def _native_samples(means: Answers, answers: Answers, open_gap: float, weigh: bo
         weigh=weigh,
         **addresses,
     )
+
+
+@torch.library.impl(_library, "noise", "CPU")
+def _noise(
+    keys: Tensor,
+    instances: Tensor,
+    samples: int,
+    first: int,
+    rows: int,
+    columns: int,
+    sizes: Tensor | None,
+    seed: int,
+    stream: int,
+    kind: int,
+    coupling: int,
+) -> Tensor:
+    """Noise (samples, b, rows, columns) float32 of the samples from `first` on; 0 outside of sizes (b, 2)."""
+    keys, instances = keys.contiguous(), instances.contiguous()
+    sizes = None if sizes is None else sizes.contiguous()
+    drawn = keys.new_empty((samples, len(keys), rows, columns), dtype=torch.float32)
+    _cpu.noise(
+        options=_cpu.NoiseOptions(kind=kind, coupling=coupling, seed=seed % 2**64, stream=stream % 2**64),
+        keys=keys.data_ptr(),
+        instances=instances.data_ptr(),
+        sizes=0 if sizes is None else sizes.data_ptr(),
+        batch=len(keys),
+        rows=rows,
+        columns=columns,
+        samples=samples,
+        first=first,
+        noise=drawn.data_ptr(),
+    )
+    return drawn
 
 
 @torch.library.impl(_library, "lawler_samples", "CPU")
@@ -211,6 +249,13 @@ def _linear_samples(
     )
     del alive, old, more
     return (*means, *answers, *center[:5], *duals)
+
+
+@torch.library.register_fake("graphmatch::noise", lib=_library)
+def _noise_fake(
+    keys: Tensor, instances: Tensor, samples: int, first: int, rows: int, columns: int, *others: object
+) -> Tensor:
+    return keys.new_empty((samples, len(keys), rows, columns), dtype=torch.float32)
 
 
 @torch.library.register_fake("graphmatch::lawler_samples", lib=_library)

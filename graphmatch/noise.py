@@ -1,18 +1,18 @@
 """Counter-based noise: a pure function of (seed, key, sample, problem, row, column), on any device.
 
-It depends on no generator state, so padding, batch layout and the number of threads or samples do not change it.
+It depends on no generator state, so padding, batch layout and the number of threads or samples do not change it. Every
+number is computed in float64 and rounded to float32, whatever the dtype of the costs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64, 2^64 / golden ratio
-_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
-_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+from graphmatch import _reference, _sampling_ops
 
 KINDS = ("gumbel", "gaussian", "sum_of_gamma")
 COUPLINGS = ("independent", "antithetic", "orthogonal")
@@ -39,19 +39,6 @@ class Noise:
     seed: int = 0
 
 
-def _shifted(value: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; the one of int64 tensors copies the sign."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _hash(value: Tensor) -> Tensor:
-    """One round of SplitMix64 (G. Steele et al., OOPSLA 2014): int64 to int64, wrapping."""
-    value = value + _GOLDEN
-    value = (value ^ _shifted(value, 30)) * _MIX_1
-    value = (value ^ _shifted(value, 27)) * _MIX_2
-    return value ^ _shifted(value, 31)
-
-
 def draw(
     noise: Noise,
     keys: Tensor,
@@ -64,6 +51,8 @@ def draw(
 ) -> Tensor:
     """Returns standard noise (count, b, rows, columns) in float32: samples first, first + 1, ... of each problem.
 
+    It is drawn on the CPU and copied, so that it is the same on every device.
+
     Args:
         noise: Kind, coupling and seed; its scale is not applied.
         keys: (b,) int64, for instance the number of the training step.
@@ -74,34 +63,16 @@ def draw(
         first: First sample.
         count: Number of samples.
     """
-    uniform = _hashed_uniform(keys, instances, shape, noise.seed, stream, first, count)
-    values = (-torch.log(-torch.log(uniform)) if noise.kind == "gumbel" else torch.special.ndtri(uniform)).float()
-    if sizes is None:
-        return values
-    rows = torch.arange(shape[0], device=keys.device) < sizes[:, 0, None]
-    columns = torch.arange(shape[1], device=keys.device) < sizes[:, 1, None]
-    return torch.where(rows[:, :, None] & columns[:, None, :], values, 0)
+    kind, coupling = KINDS.index(noise.kind), COUPLINGS.index(noise.coupling)
+    host = None if sizes is None else sizes.cpu()
+    counters = (keys.cpu().contiguous(), instances.cpu().contiguous())
+    drawn = _sampling_ops.noise(*counters, count, first, *shape, host, noise.seed, stream, kind, coupling)
+    return drawn.to(keys.device)
 
 
 def score(kind: str, values: Tensor) -> Tensor:
     """Returns the derivative of minus the log density of standard noise at `values`."""
     return values if kind == "gaussian" else 1 - torch.exp(-values)
-
-
-def _hashed_uniform(
-    keys: Tensor, instances: Tensor, shape: tuple[int, int], seed: int, stream: int, first: int, count: int
-) -> Tensor:
-    def counter(size: int, start: int = 0) -> Tensor:
-        return torch.arange(start, start + size, device=keys.device)
-
-    state = _hash(_hash(keys + _hash(torch.tensor(seed, device=keys.device))) + counter(count, first)[:, None])
-    state = _hash(state + instances)
-    if stream:
-        state = state ^ _hash(torch.tensor(stream, device=keys.device))
-    state = _hash(state[..., None] + counter(shape[0]))
-    state = _hash(state[..., None] + counter(shape[1]))
-    # 53 random bits, centred between two representable values: never 0 or 1.
-    return ((_shifted(state, 11).double() + 0.5) * 2.0**-53).clamp(max=1 - 2.0**-53)
 
 
 def uniform_noise(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor:
@@ -113,26 +84,27 @@ def uniform_noise(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor:
         seed: Any int.
         key: 0-d int64 tensor, for instance the number of the training step.
     """
-    batch, rows, columns = like.shape
-
-    def counter(size: int) -> Tensor:
-        return torch.arange(size, device=like.device)
-
-    state = _hash(_hash(key.to(like.device) + _hash(torch.tensor(seed, device=like.device))) + counter(samples))
-    state = _hash(state[:, None] + counter(batch))
-    state = _hash(state[..., None] + counter(rows))
-    state = _hash(state[..., None] + counter(columns))
-    # 53 random bits, centred between two representable values: never 0 or 1.
-    return ((_shifted(state, 11).double() + 0.5) * 2.0**-53).clamp(max=1 - 2.0**-53).to(like.dtype)
+    return _noise(_sampling_ops.UNIFORM, _reference.uniform_noise, samples, like, seed, key)
 
 
 def gumbel_noise(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor:
     """Returns standard Gumbel noise (mean 0.5772, variance 1.6449), shaped as `uniform_noise`."""
-    uniform = uniform_noise(samples, like.double(), seed, key)
-    return -torch.log(-torch.log(uniform)).to(like.dtype)
+    return _noise(_sampling_ops.GUMBEL, _reference.gumbel_noise, samples, like, seed, key)
 
 
 def gaussian_noise(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor:
     """Returns standard normal noise, shaped as `uniform_noise`."""
-    uniform = uniform_noise(samples, like.double(), seed, key)
-    return torch.special.ndtri(uniform).to(like.dtype)
+    return _noise(_sampling_ops.GAUSSIAN, _reference.gaussian_noise, samples, like, seed, key)
+
+
+def _noise(
+    kind: int, twin: Callable[[int, Tensor, int, Tensor], Tensor], samples: int, like: Tensor, seed: int, key: Tensor
+) -> Tensor:
+    """Returns noise by the native operator, where the tensors are not on the CPU by its twin."""
+    if like.device.type != "cpu":
+        return twin(samples, like, seed, key)
+    batch, rows, columns = like.shape
+    keys, instances = key.cpu().expand(batch), torch.arange(batch)
+    independent = _sampling_ops.INDEPENDENT
+    drawn = _sampling_ops.noise(keys, instances, samples, 0, rows, columns, None, seed, 0, kind, independent)
+    return drawn.to(like.dtype)

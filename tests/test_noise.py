@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+from graphmatch import _reference
 from graphmatch.gradients.noise import gaussian_noise, gumbel_noise, uniform_noise
 
 NOISE = {"uniform": uniform_noise, "gumbel": gumbel_noise, "gaussian": gaussian_noise}
@@ -51,9 +52,10 @@ def test_no_correlation_between_neighbours(name: str):
 
 
 @every_noise
-def test_numbers_do_not_repeat(name: str):
+def test_numbers_hardly_repeat(name: str):
     values = torch.stack([draw(name, (8, 8, 8, 8), seed, key) for seed in (0, 1, -1, 2**62) for key in (0, 1, 5000)])
-    assert values.unique().numel() == values.numel()
+    # float32 has at least 2^23 numbers for them: of 49152 draws some 144 pairs are equal at most.
+    assert values.unique().numel() > values.numel() - 250
     assert values.isfinite().all()
 
 
@@ -82,3 +84,21 @@ def test_type_and_shape_follow_the_costs(name: str, dtype: torch.dtype):
         assert values.dtype == dtype
     narrow, wide = (function(5, torch.empty(2, 3, 4, dtype=t), 0, torch.tensor(0)) for t in (dtype, torch.float64))
     assert torch.equal(narrow, wide.to(dtype))
+
+
+@every_noise
+@pytest.mark.parametrize("seed", [0, -3, 2**62])
+def test_numbers_are_those_of_the_slow_twin(name: str, seed: int):
+    like, key = torch.empty(5, 30, 70, dtype=torch.float64), torch.tensor(-12)
+    fast, slow = (module(20, like, seed, key) for module in (NOISE[name], getattr(_reference, f"{name}_noise")))
+    different = fast != slow
+    assert different.double().mean().item() < 1e-6
+    # Neighbours in float32, where they differ at all.
+    steps = torch.tensor([-torch.inf, torch.inf]).view(2, 1, 1, 1, 1)
+    neighbours = torch.nextafter(slow.float(), steps).double()
+    assert (fast == neighbours).any(0)[different].all()
+
+
+def test_twin_on_another_device_has_the_same_shape():
+    like = torch.empty(2, 3, 4, device="meta")
+    assert gumbel_noise(5, like, 0, torch.tensor(0)).device.type == "meta"

@@ -2,7 +2,9 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "bindings/cpu_arguments.hpp"
@@ -88,21 +90,52 @@ void linear_samples(const LinearArguments& arguments, const SampleArguments& sou
   });
 }
 
+// Noise (samples, batch, rows, columns) of the samples from `first` on; 0 outside of the real rows and columns.
+void fill_noise(const NoiseOptions& options, std::uintptr_t keys, std::uintptr_t instances, std::uintptr_t sizes,
+                std::int64_t batch, std::int64_t rows, std::int64_t columns, std::int64_t samples, std::int64_t first,
+                std::uintptr_t noise) {
+  require(samples >= 0 && first >= 0 && rows >= 0 && columns >= 0, "sizes must not be negative");
+  const Budget budget{-1.0, 1};
+  budget.run(batch, [&](std::int64_t index, Stop& call) {
+    std::int64_t real_rows = rows, real_columns = columns;
+    if (sizes != 0) {
+      real_rows = pointer<const std::int64_t>(sizes)[2 * index];
+      real_columns = pointer<const std::int64_t>(sizes)[2 * index + 1];
+      require(0 <= real_rows && real_rows <= rows && 0 <= real_columns && real_columns <= columns,
+              "sizes of problem " + std::to_string(index) + " must fit into the padded batch");
+    }
+    Noise own(options, static_cast<std::uint64_t>(pointer<const std::int64_t>(keys)[index]),
+              static_cast<std::uint64_t>(pointer<const std::int64_t>(instances)[index]), real_rows, real_columns);
+    for (std::int64_t sample = 0; sample < samples && !call.requested(); ++sample) {
+      float* drawn = pointer<float>(noise) + (sample * batch + index) * rows * columns;
+      if (real_rows < rows || real_columns < columns) std::fill_n(drawn, rows * columns, 0.0f);
+      own.draw(first + sample, drawn, columns);
+    }
+  });
+}
+
 }  // namespace
 
 void bind_samples(py::module_& module) {
-  py::class_<SampleOptions>(module, "SampleOptions")
-      .def(py::init([](std::int64_t samples, double noise_scale, std::int64_t kind, std::int64_t coupling,
-                       std::uint64_t seed, const std::vector<double>& signs) {
-             require(samples >= 0, "samples must not be negative");
+  py::class_<NoiseOptions>(module, "NoiseOptions")
+      .def(py::init([](std::int64_t kind, std::int64_t coupling, std::uint64_t seed, std::uint64_t stream) {
              require(kind >= 0 && kind <= static_cast<std::int64_t>(NoiseKind::kUniform), "no such noise");
              require(coupling >= 0 && coupling <= static_cast<std::int64_t>(NoiseCoupling::kOrthogonal),
                      "no such coupling");
-             const NoiseOptions noise{static_cast<NoiseKind>(kind), static_cast<NoiseCoupling>(coupling), seed, 0};
+             const NoiseOptions noise{static_cast<NoiseKind>(kind), static_cast<NoiseCoupling>(coupling), seed, stream};
+             require(noise.kind != NoiseKind::kSumOfGamma || noise.coupling == NoiseCoupling::kIndependent,
+                     "sum-of-Gamma noise must be independent");
+             return noise;
+           }),
+           py::kw_only(), py::arg("kind"), py::arg("coupling"), py::arg("seed"), py::arg("stream"));
+
+  py::class_<SampleOptions>(module, "SampleOptions")
+      .def(py::init([](std::int64_t samples, double noise_scale, const NoiseOptions& noise,
+                       const std::vector<double>& signs) {
+             require(samples >= 0, "samples must not be negative");
              return SampleOptions{samples, noise_scale, noise, signs};
            }),
-           py::kw_only(), py::arg("samples"), py::arg("noise_scale"), py::arg("kind"), py::arg("coupling"),
-           py::arg("seed"), py::arg("signs"));
+           py::kw_only(), py::arg("samples"), py::arg("noise_scale"), py::arg("noise"), py::arg("signs"));
 
   py::class_<SampleArguments>(module, "SampleArguments")
       .def(py::init([](std::uintptr_t unary_step, std::uintptr_t quadratic_step, std::int64_t unary_step_stride,
@@ -123,6 +156,9 @@ void bind_samples(py::module_& module) {
            py::kw_only(), py::arg("matching_means"), py::arg("paid_means"), py::arg("assignment"), py::arg("objective"),
            py::arg("lower_bound"), py::arg("status"), py::arg("iterations"), py::arg("open_gap"), py::arg("weigh"));
 
+  module.def("noise", &fill_noise, py::kw_only(), py::arg("options"), py::arg("keys"), py::arg("instances"),
+             py::arg("sizes"), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("samples"),
+             py::arg("first"), py::arg("noise"));
   module.def("lawler_samples", &lawler_samples, py::kw_only(), py::arg("problems"), py::arg("sources"),
              py::arg("solver"), py::arg("options"), py::arg("warm"), py::arg("kept"), py::arg("budget"),
              py::arg("answers"), py::arg("center"));

@@ -3,64 +3,46 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/noise_kernels.hpp"
+
 namespace graphmatch {
 namespace {
 
-constexpr std::uint64_t kGolden = 0x9E3779B97F4A7C15u;
+constexpr double kSmallest = 0.5 / 9007199254740992.0;  // 2^-54, the smallest uniform number
+constexpr double kLargest = 1.0 - 1.0 / 9007199254740992.0;
 
-inline std::uint64_t hash(std::uint64_t value) {
-  value += kGolden;
-  value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9u;
-  value = (value ^ (value >> 27)) * 0x94D049BB133111EBu;
-  return value ^ (value >> 31);
+// Distribution function of the normal distribution, kept off 0 and 1.
+double normal_to_uniform(double z) {
+  constexpr double kRootOfHalf = 0.70710678118654752440;
+  return std::clamp(0.5 * std::erfc(-z * kRootOfHalf), kSmallest, kLargest);
 }
 
-// 53 random bits, centred between two representable values: never 0 or 1.
-inline double uniform(std::uint64_t state) {
-  constexpr double kStep = 1.0 / 9007199254740992.0;  // 2^-53
-  return std::min((static_cast<double>(state >> 11) + 0.5) * kStep, 1.0 - kStep);
-}
+// Uniform numbers of one entry, as many as are asked for.
+class EntryStream {
+ public:
+  explicit EntryStream(std::uint64_t entry) : next_(entry) {}
+  double uniform() { return uniform_number(hash(next_++)); }
 
-template <std::size_t kCount>
-inline double polynomial(const double (&coefficients)[kCount], double x) {
-  double value = coefficients[0];
-  for (std::size_t k = 1; k < kCount; ++k) value = value * x + coefficients[k];
-  return value;
-}
+ private:
+  std::uint64_t next_;
+};
 
-// Inverse of the normal distribution function, to 1e-16 relative. Source: M. J. Wichura, "Algorithm AS 241: the
-// percentage points of the normal distribution", Applied Statistics 37 (1988), PPND16.
-double inverse_normal(double u) {
-  static constexpr double kCentre[] = {2.5090809287301226727e3, 3.3430575583588128105e4, 6.7265770927008700853e4,
-                                       4.5921953931549871457e4, 1.3731693765509461125e4, 1.9715909503065514427e3,
-                                       1.3314166789178437745e2, 3.3871328727963666080e0};
-  static constexpr double kBelowCentre[] = {
-      5.2264952788528545610e3, 2.8729085735721942674e4, 3.9307895800092710610e4, 2.1213794301586595867e4,
-      5.3941960214247511077e3, 6.8718700749205790830e2, 4.2313330701600911252e1, 1.0};
-  static constexpr double kFlank[] = {7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.41780725177450611770e-1,
-                                      1.27045825245236838258e0,  3.64784832476320460504e0,  5.76949722146069140550e0,
-                                      4.63033784615654529590e0,  1.42343711074968357734e0};
-  static constexpr double kBelowFlank[] = {
-      1.05075007164441684324e-9, 5.47593808499534494600e-4, 1.51986665636164571966e-2, 1.48103976427480074590e-1,
-      6.89767334985100004550e-1, 1.67638483018380384940e0,  2.05319162663775882187e0,  1.0};
-  static constexpr double kTail[] = {2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3,
-                                     2.65321895265761230930e-2, 2.96560571828504891230e-1, 1.78482653991729133580e0,
-                                     5.46378491116411436990e0,  6.65790464350110377720e0};
-  static constexpr double kBelowTail[] = {
-      2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5, 7.86869131145613259100e-4,
-      1.48753612908506148525e-2,  1.36929880922735805310e-1, 5.99832206555887937690e-1, 1.0};
-  const double centred = u - 0.5;
-  if (std::fabs(centred) <= 0.425) {
-    const double x = 0.180625 - centred * centred;
-    return centred * polynomial(kCentre, x) / polynomial(kBelowCentre, x);
+// Gamma(shape) with scale 1, shape <= 1.
+double gamma_number(double shape, EntryStream& stream) {
+  const bool boosted = shape < 1.0;
+  const double d = (boosted ? shape + 1.0 : shape) - 1.0 / 3.0;
+  const double c = 1.0 / std::sqrt(9.0 * d);
+  for (;;) {
+    const double x = normal_number(stream.uniform());
+    const double root = 1.0 + c * x;
+    const double u = stream.uniform();
+    if (root <= 0.0) continue;
+    const double v = root * root * root;
+    const double squared = x * x;
+    if (u >= 1.0 - 0.0331 * squared * squared && std::log(u) >= 0.5 * squared + d - d * v + d * std::log(v)) continue;
+    return boosted ? d * v * std::exp(std::log(stream.uniform()) / shape) : d * v;
   }
-  const double x = std::sqrt(-std::log(centred < 0 ? u : 1.0 - u));
-  const double size = x <= 5.0 ? polynomial(kFlank, x - 1.6) / polynomial(kBelowFlank, x - 1.6)
-                               : polynomial(kTail, x - 5.0) / polynomial(kBelowTail, x - 5.0);
-  return centred < 0 ? -size : size;
 }
-
-inline double gumbel(double u) { return -std::log(-std::log(u)); }
 
 }  // namespace
 
@@ -71,33 +53,94 @@ Noise::Noise(const NoiseOptions& options, std::uint64_t key, std::uint64_t insta
       instance_(instance),
       rows_(rows),
       columns_(columns),
-      states_(static_cast<std::size_t>(rows * columns)),
+      hashes_(static_cast<std::size_t>(rows * columns)),
       values_(static_cast<std::size_t>(rows * columns)) {}
 
-std::int64_t Noise::group_size(NoiseCoupling coupling, std::int64_t, std::int64_t) {
-  return coupling == NoiseCoupling::kAntithetic ? 2 : 1;
+std::int64_t Noise::group_size(NoiseCoupling coupling, std::int64_t rows, std::int64_t columns) {
+  constexpr std::int64_t kLargestGroup = 32;
+  if (coupling == NoiseCoupling::kAntithetic) return 2;
+  if (coupling == NoiseCoupling::kOrthogonal) return std::clamp<std::int64_t>(rows * columns, 1, kLargestGroup);
+  return 1;
 }
 
-void Noise::fill_states(std::int64_t sample) {
-  constexpr std::uint64_t kStream = 0xD1342543DE82EF95u;
+void Noise::fill_hashes(std::int64_t sample) {
+  constexpr std::uint64_t kStream = 0xD1342543DE82EF95u;  // odd: streams stay apart
   const std::uint64_t drawn = hash(call_ + static_cast<std::uint64_t>(sample));
   const std::uint64_t problem = hash(drawn + instance_) ^ (options_.stream * kStream);
   for (std::int64_t i = 0; i < rows_; ++i) {
-    const std::uint64_t row = hash(problem + static_cast<std::uint64_t>(i));
-    std::uint64_t* states = states_.data() + i * columns_;
-    for (std::int64_t k = 0; k < columns_; ++k) states[k] = hash(row + static_cast<std::uint64_t>(k));
+    hash_range(hash(problem + static_cast<std::uint64_t>(i)), columns_, hashes_.data() + i * columns_);
+  }
+}
+
+void Noise::draw_uniform(std::int64_t sample) {
+  fill_hashes(sample);
+  uniform_numbers(hashes_.data(), rows_ * columns_, values_.data());
+}
+
+// Leaves normal numbers in `values_`. The group's members before this one are drawn first, if they are not known.
+void Noise::draw_orthogonal(std::int64_t sample) {
+  const std::int64_t size = rows_ * columns_;
+  const std::int64_t members = group_size(options_.coupling, rows_, columns_);
+  const std::int64_t group = sample / members;
+  if (group != group_ || sample % members < known_) known_ = 0;
+  group_ = group;
+  directions_.resize(static_cast<std::size_t>(members * size));
+  for (std::int64_t member = known_; member <= sample % members; ++member) {
+    draw_uniform(group * members + member);
+    normal_numbers(values_.data(), size);
+    double* direction = directions_.data() + member * size;
+    if (!orthogonalise(values_.data(), directions_.data(), member, size, direction)) {
+      std::fill_n(direction, size, 0.0);
+    }
+  }
+  known_ = sample % members + 1;
+}
+
+void Noise::draw_sums_of_gamma(std::int64_t sample) {
+  constexpr std::int64_t kTerms = 10;
+  constexpr double kEuler = 0.57721566490153286061, kGumbelVariance = 1.64493406684822643647;
+  const double matched = static_cast<double>(std::min(rows_, columns_));
+  double harmonic = 0.0, variance = kGumbelVariance;
+  for (std::int64_t i = 1; i <= kTerms; ++i) {
+    harmonic += 1.0 / static_cast<double>(i);
+    variance -= 1.0 / static_cast<double>(i * i);
+  }
+  const double deviation = std::sqrt(variance / matched);
+  fill_hashes(sample);
+  for (std::size_t entry = 0; entry < values_.size(); ++entry) {
+    EntryStream stream(hashes_[entry]);
+    double sum = 0.0;
+    for (std::int64_t i = 1; i <= kTerms; ++i) {
+      sum += gamma_number(1.0 / matched, stream) * matched / static_cast<double>(i);
+    }
+    // The logarithm of the number of terms cancels against the correction of the mean.
+    values_[entry] = (sum - harmonic + kEuler) / matched + deviation * normal_number(stream.uniform());
   }
 }
 
 void Noise::draw(std::int64_t sample, float* noise, std::int64_t stride) {
-  fill_states(sample);
+  const std::int64_t size = rows_ * columns_;
+  const bool mirrored = options_.coupling == NoiseCoupling::kAntithetic && sample % 2 == 1;
+  const bool is_normal = options_.kind == NoiseKind::kGaussian;
+  if (options_.kind == NoiseKind::kSumOfGamma) {
+    draw_sums_of_gamma(sample);
+  } else if (options_.coupling == NoiseCoupling::kOrthogonal) {
+    draw_orthogonal(sample);
+    if (!is_normal) std::transform(values_.begin(), values_.end(), values_.begin(), normal_to_uniform);
+  } else {
+    draw_uniform(mirrored ? sample - 1 : sample);
+    if (is_normal) normal_numbers(values_.data(), size);
+    // 1 - u, or -z.
+    const double whole = is_normal ? 0.0 : 1.0;
+    for (double& value : values_) value = mirrored ? whole - value : value;
+  }
+  if (options_.kind == NoiseKind::kGumbel) gumbel_numbers(values_.data(), size);
+  // Rounding must not make a one.
+  const float largest = options_.kind == NoiseKind::kUniform ? 1.0f - 0x1p-24f : 3e38f;
   for (std::int64_t i = 0; i < rows_; ++i) {
+    const double* values = values_.data() + i * columns_;
     for (std::int64_t k = 0; k < columns_; ++k) {
-      const double u = uniform(states_[i * columns_ + k]);
-      const double value = options_.kind == NoiseKind::kUniform    ? u
-                           : options_.kind == NoiseKind::kGaussian ? inverse_normal(u)
-                                                                   : gumbel(u);
-      noise[i * stride + k] = static_cast<float>(value);
+      noise[i * stride + k] = std::min(static_cast<float>(values[k]), largest);
     }
   }
 }
