@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphmatch.gradients.base import Oracle, Reliability, Sampled, Solved, Tensors, Upstream
+from graphmatch.matching_kinds import KINDS
 from graphmatch.matching_ops import REPORT_SIZE
 from graphmatch.noise import Noise
 
@@ -115,7 +116,7 @@ class MatchingOracle(Oracle):
         report = tuple(rest[:REPORT_SIZE])
         if steps is not None:
             self._note(*report[-4:-1])
-        return Sampled(means, kept, tuple(rest[REPORT_SIZE:]), report)
+        return Sampled(means, kept, tuple(rest[REPORT_SIZE:]), report, report[-4:-2])
 
     def products(self, costs: Tensors, kept: Tensors, upstream: Upstream) -> Tensor:
         """Returns <upstream, y> of each kept assignment, (S, b)."""
@@ -156,6 +157,20 @@ class MatchingOracle(Oracle):
         paid = first.expand(samples, -1, -1).gather(2, wanted)
         paid = torch.where((image >= 0).all(-1), paid, none)
         return shared.expand(samples, *shared.shape).gather(3, paid[..., None])[..., 0].sum(2)
+
+    def solutions_of(self, costs: Tensors, kept: Tensors, sample: int) -> Tensors:
+        """Returns the solutions of one sample."""
+        kind = KINDS[self.kind]
+        return kind.solutions(kept[0][0, sample], kind.unchecked(costs, self.tensors, self.unmatched_cost))
+
+    def objective(self, costs: Tensors, solutions: Tensors) -> Tensor:
+        """Returns the objective of complete solutions of linear and Lawler problems, (b,)."""
+        total = super().objective(costs, solutions)
+        if self.unmatched_cost is None:
+            return total
+        sizes = self.tensors[2]
+        nodes = costs[0].shape[1] if sizes is None else sizes[:, 0]
+        return total + self.unmatched_cost * (nodes - solutions[0].sum((1, 2)))
 
     def scores(self, costs: Tensors, noise: Noise, weights: Tensor) -> Upstream:
         """Returns sum_k weights[k] nu'(Z_k) for each cost tensor, None where it has no noise."""

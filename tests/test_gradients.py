@@ -21,7 +21,14 @@ ESTIMATORS = {
     "imle-one-sided": gm.IMLE(samples=3, step=1.5, noise_scale=0.3, symmetric=False),
     "imle-gaussian": gm.IMLE(samples=2, step=1.0, noise_scale=0.5, noise="gaussian", seed=9),
 }
-every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+# Those whose gradients are no differences of solutions.
+OTHERS = {
+    "perturbed": gm.PerturbedOptimizer(samples=6, noise_scale=0.3),
+}
+every_difference = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+every_estimator = pytest.mark.parametrize(
+    "estimator", [*ESTIMATORS.values(), *OTHERS.values()], ids=[*ESTIMATORS, *OTHERS]
+)
 scales = pytest.mark.parametrize("scale", [1e-3, 1.0, 65536.0])
 SOLVER = gm.DualAscent(max_gap=0.0)
 ERROR_FORM = r"^\S.*: .+ must .+; got .+\. \S.*\.$"
@@ -61,7 +68,8 @@ def test_homogeneous_in_the_upstream_gradient(estimator: gm.GradientEstimator, s
     scaled = costs.gradients(gm.MatchingLayer(SOLVER, estimator), scale)
     assert any(each.abs().max() > 0 for each in expected)
     for one, other in zip(expected, scaled, strict=True):
-        torch.testing.assert_close(other, scale * one, rtol=1e-5, atol=0)
+        # The terms of a score function may cancel.
+        torch.testing.assert_close(other, scale * one, rtol=1e-5, atol=1e-6 * scale * one.abs().max().item())
 
 
 @contextmanager
@@ -151,7 +159,7 @@ def test_the_released_recipe_is_not_homogeneous(scale: float):
     assert (scaled / scale - expected).norm() > 0.5 * expected.norm()
 
 
-@every_estimator
+@every_difference
 def test_rows_and_columns_of_complete_matchings_balance(estimator: gm.GradientEstimator):
     unary, _ = Costs(seed=3).gradients(gm.MatchingLayer(SOLVER, estimator))
     assert unary.abs().max() > 0
@@ -159,7 +167,7 @@ def test_rows_and_columns_of_complete_matchings_balance(estimator: gm.GradientEs
         assert unary.sum(axis).abs().max() <= 1e-12 * unary.abs().max()
 
 
-@every_estimator
+@every_difference
 def test_rows_balance_when_all_of_the_smaller_graph_is_matched(estimator: gm.GradientEstimator):
     unary, _ = Costs(seed=4, n1=4, n2=6).gradients(gm.MatchingLayer(SOLVER, estimator))
     assert unary.sum(2).abs().max() <= 1e-12 * unary.abs().max()
@@ -172,7 +180,7 @@ def enumerated(unary: Tensor, quadratic: Tensor, costs: Costs) -> tuple[Tensor, 
     return result.matching, result.paid_pairs
 
 
-@every_estimator
+@every_difference
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_are_the_formulas_recomputed_by_enumeration(estimator: gm.GradientEstimator, training: bool):
     for seed in range(3):
@@ -206,7 +214,7 @@ def test_gradients_are_the_formulas_recomputed_by_enumeration(estimator: gm.Grad
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-@every_estimator
+@every_difference
 @pytest.mark.parametrize("quadratic", [True, False], ids=["quadratic", "linear"])
 def test_descent_lowers_the_hamming_loss(estimator: gm.GradientEstimator, quadratic: bool):
     # A step that reaches over the gaps between matchings, which are of the size of the costs.
@@ -287,7 +295,9 @@ def test_padding_does_not_change_gradients(estimator: gm.GradientEstimator, garb
     loss = sum((weight * solution).sum() for weight, solution in zip(padded.weights, solutions, strict=True))
     loss.backward()
     for one, other, real in zip(expected, (padded.unary.grad, padded.quadratic.grad), ((5, 5), (8, 9)), strict=True):
-        assert torch.equal(other[:, : real[0], : real[1]], one)
+        # Differences of solutions are exact, sums of other numbers depend on their order.
+        tolerance = 0 if estimator in ESTIMATORS.values() else 1e-12
+        torch.testing.assert_close(other[:, : real[0], : real[1]], one, rtol=tolerance, atol=tolerance)
         assert other[:, real[0] :].eq(0).all()
         assert other[:, :, real[1] :].eq(0).all()
 

@@ -4,5 +4,15 @@ from graphmatch.gradients.base import Forward, GradientEstimator, Oracle, estima
 from graphmatch.gradients.blackbox import BlackBox
 from graphmatch.gradients.function_oracle import FunctionOracle
 from graphmatch.gradients.imle import IMLE
+from graphmatch.gradients.perturbed import PerturbedOptimizer
 
-__all__ = ["IMLE", "BlackBox", "Forward", "FunctionOracle", "GradientEstimator", "Oracle", "estimated_solution"]
+__all__ = [
+    "IMLE",
+    "BlackBox",
+    "Forward",
+    "FunctionOracle",
+    "GradientEstimator",
+    "Oracle",
+    "PerturbedOptimizer",
+    "estimated_solution",
+]

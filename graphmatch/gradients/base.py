@@ -47,12 +47,14 @@ class Sampled(NamedTuple):
         kept: The solutions one by one, in the oracle's own form: see `Oracle.products`. Empty unless asked for.
         state: What a later call may start from, or nothing.
         report: As in `Solved`.
+        certificates: Objective and lower bound of each noisy problem, (V, S, b) each.
     """
 
     means: tuple[Tensors, ...]
     kept: Tensors = ()
     state: Tensors = ()
     report: Tensors = ()
+    certificates: Tensors = ()
 
 
 class Forward(NamedTuple):
@@ -120,6 +122,10 @@ class Oracle(ABC):
         """Returns <upstream, y> of each kept solution y, (S, b)."""
 
     @abstractmethod
+    def solutions_of(self, costs: Tensors, kept: Tensors, sample: int) -> Tensors:
+        """Returns the kept solutions of one sample, shaped as the costs."""
+
+    @abstractmethod
     def scores(self, costs: Tensors, noise: Noise, weights: Tensor) -> Upstream:
         """Returns sum_k weights[k] nu'(Z_k) for each cost tensor, None where it has no noise.
 
@@ -130,6 +136,11 @@ class Oracle(ABC):
             noise: As in `sample`.
             weights: (S, b).
         """
+
+    def objective(self, costs: Tensors, solutions: Tensors) -> Tensor:
+        """Returns <c, y> of 0/1 solutions (b, ...), (b,)."""
+        pairs = zip(costs, solutions, strict=True)
+        return torch.stack([torch.where(y != 0, c * y, 0).flatten(1).sum(1) for c, y in pairs]).sum(0)
 
     def relaxed_gradients(self, costs: Tensors, solutions: Tensors, upstream: Upstream, temperature: float) -> Tensors:
         """Returns the gradients in the costs through a smooth relaxation of the solutions, where there is one."""
@@ -158,10 +169,11 @@ class GradientEstimator(Protocol):
 
     def backward(
         self, oracle: Oracle, costs: Tensors, solutions: Tensors, saved: Tensors, upstream: Upstream, training: bool
-    ) -> Tensors:
+    ) -> Upstream:
         """Returns the gradients of the loss with respect to the costs, given those with respect to the solutions.
 
-        `upstream` holds None for solutions that the loss does not depend on; one at least is a tensor.
+        `upstream` holds None for solutions that the loss does not depend on; one at least is a tensor. The result holds
+        None for costs without a gradient.
         """
         ...
 
@@ -255,6 +267,12 @@ def perturbation(upstream: Upstream, size: float | Tensor) -> tuple[Upstream, Te
 
     inverse = torch.where(usable, peak / sizes, torch.where(peak == 0, 0.0, torch.nan))
     return tuple(scaled(gradient) for gradient in upstream), inverse
+
+
+def overflowed(upstream: Upstream) -> Tensor:
+    """Returns (b,) bool: whether some upstream gradient of a problem is not finite."""
+    given = [torch.isfinite(gradient).flatten(1).all(1) for gradient in upstream if gradient is not None]
+    return ~torch.stack(given).all(0)
 
 
 def along(values: Tensor, like: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ class FunctionOracle(Oracle):
         function: Takes a tuple of cost tensors (m * b, ...) and returns the tuple of its 0/1 solutions, shaped as they:
             those of m variants of the same b problems, variant after variant. It need not be differentiable.
         key: 0-d int64, different for each call: seeds the noise.
+        memory: `initial_memory()` of an estimator that adapts itself, the same for all calls; changed in place.
 
     Example:
         >>> import torch, graphmatch as gm
@@ -32,16 +33,17 @@ class FunctionOracle(Oracle):
         tensor([[ 1., -1.,  0.]])
     """
 
-    def __init__(self, function: Callable[[Tensors], Tensors], key: Tensor | None = None) -> None:
+    def __init__(
+        self, function: Callable[[Tensors], Tensors], key: Tensor | None = None, memory: Tensor | None = None
+    ) -> None:
         self.function = function
+        self.memory = memory
         self._key = torch.zeros((), dtype=torch.int64) if key is None else key
         self.tensors = (self._key,)
 
     def with_tensors(self, tensors: Upstream) -> FunctionOracle:
         """Returns the same oracle with another key."""
-        other = FunctionOracle(self.function, tensors[0])
-        other.memory = self.memory
-        return other
+        return FunctionOracle(self.function, tensors[0], self.memory)
 
     def solve(self, costs: Tensors, steps: Upstream | None = None, state: Tensors = ()) -> Solved:
         """Returns the solutions for costs + steps."""
@@ -61,14 +63,18 @@ class FunctionOracle(Oracle):
     ) -> Sampled:
         """Returns the means over the samples; such solvers have no certificates, so all samples count alike."""
         draws = self._draw(costs, noise)
-        means, kept, _ = sample_means(self._call, draws, costs, noise, steps, signs, keep, Reliability())
+        means, kept, certificates = sample_means(self._call, draws, costs, noise, steps, signs, keep, Reliability())
         by_variant = tuple(tuple(each[variant] for each in means) for variant in range(len(signs)))
-        return Sampled(by_variant, tuple(each[0] for each in kept))
+        return Sampled(by_variant, tuple(each[0] for each in kept), certificates=certificates)
 
     def products(self, costs: Tensors, kept: Tensors, upstream: Upstream) -> Tensor:
         """Returns <upstream, y> of each kept solution, (S, b)."""
         pairs = zip(kept, upstream, strict=True)
         return torch.stack([(y * g).flatten(2).sum(2) for y, g in pairs if g is not None]).sum(0)
+
+    def solutions_of(self, costs: Tensors, kept: Tensors, sample: int) -> Tensors:
+        """Returns the kept solutions of one sample."""
+        return tuple(each[sample] for each in kept)
 
     def scores(self, costs: Tensors, noise: Noise, weights: Tensor) -> Upstream:
         """Returns sum_k weights[k] nu'(Z_k) for each cost tensor."""
@@ -76,7 +82,8 @@ class FunctionOracle(Oracle):
 
     def _call(self, costs: Tensors) -> Answers:
         solutions = tuple(self.function(tuple(cost.detach() for cost in costs)))
-        return Answers(solutions, solutions)
+        objective = self.objective(costs, solutions).double()
+        return Answers(solutions, solutions, (objective, objective))
 
     def _draw(self, costs: Tensors, noise: Noise) -> Draw:
         batch = costs[0].shape[0]

@@ -65,7 +65,7 @@ def sample_means(
         variants_of = _variants(costs, noise, draw, steps, signs, first, count)
         answers = solve(variants_of)
         seen = tuple(each.unflatten(0, (variants, count, batch)) for each in answers.certificates)
-        weights = _weights(seen, reliability, (count, batch), costs[0])
+        weights = sample_weights(seen, reliability, (count, batch), costs[0])
         total += weights.sum(0)
         for place, solution in enumerate(answers.solutions):
             by_variant = solution.reshape(variants, count, batch, *solution.shape[1:])
@@ -117,8 +117,15 @@ def _variants(
     return tuple(moved)
 
 
-def _weights(certificates: Tensors, reliability: Reliability, shape: tuple[int, int], like: Tensor) -> Tensor:
-    """Returns the weight of each sample (count, b): those of a sample without a solution are zero."""
+def sample_weights(certificates: Tensors, reliability: Reliability, shape: tuple[int, int], like: Tensor) -> Tensor:
+    """Returns the weight of each sample (count, b): those of a sample without a solution are zero.
+
+    Args:
+        certificates: Objective and lower bound first, (V, count, b) each; or nothing, and all samples count alike.
+        reliability: What becomes of samples whose optimum is not certified.
+        shape: (count, b).
+        like: Gives dtype and device.
+    """
     if not certificates:
         return like.new_ones(shape)
     objective, bound = certificates[0], certificates[1]
