@@ -38,6 +38,19 @@ def tensor(where: str, argument: str, value: object, dimensions: int, shape_text
     return value
 
 
+def target(where: str, value: Tensor, shape: Sequence[int]) -> Tensor:
+    """Checks that a target is one matching (n1, n2) or one per problem of shape (b, n1, n2), and returns the latter."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            message(where, "target", "be a torch.Tensor", describe(value), "Convert it with torch.as_tensor.")
+        )
+    full = tuple(shape)
+    if tuple(value.shape) not in (full, full[1:]):
+        rule = f"have shape {full} or {full[1:]}, as the unary costs"
+        raise ValueError(message(where, "target", rule, tuple(value.shape), "Pass a 0/1 matching per problem."))
+    return value.expand(full)
+
+
 def floating(where: str, argument: str, value: Tensor) -> Tensor:
     """Checks that a tensor holds floating-point costs, and returns it."""
     if not isinstance(value, Tensor) or value.dtype not in FLOAT_TYPES:

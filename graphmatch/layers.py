@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphmatch import _check
-from graphmatch.gradients import IMLE, GradientEstimator, estimated_solution
+from graphmatch.gradients import IMLE, FenchelYoung, GradientEstimator, estimated_solution
 from graphmatch.gradients.base import Tensors, Upstream
 from graphmatch.matching_kinds import KINDS
 from graphmatch.matching_ops import CENTER_SIZE, number_of
@@ -128,6 +128,49 @@ class MatchingLayer(nn.Module):
         square = None if sizes is None else sizes[:, None].expand(-1, 2)
         return _keep_real(matching, square, 0).to(flow.dtype)
 
+    def loss(
+        self,
+        target: Tensor,
+        unary_costs: Tensor,
+        quadratic_costs: Tensor | None = None,
+        edges1: Tensor | None = None,
+        edges2: Tensor | None = None,
+        sizes: Tensor | None = None,
+        instances: Tensor | None = None,
+        step: int | Tensor | None = None,
+    ) -> Tensor:
+        """Returns the mean Fenchel-Young loss of matchings that should be the target, a scalar; see `FenchelYoung`.
+
+        Args:
+            target: (n1, n2) or (b, n1, n2) 0/1, a matching each; the pairs it pays follow from it.
+            unary_costs: As in `forward`, and so are all others.
+            quadratic_costs: (b, e1, e2), or None.
+            edges1: (b, e1, 2) or (e1, 2).
+            edges2: (b, e2, 2) or (e2, 2).
+            sizes: Real sizes of a padded batch.
+            instances: (b,) int64.
+            step: What the noise follows from as well.
+
+        Raises:
+            TypeError, ValueError: As `forward`; and if the gradient estimator is no `FenchelYoung`.
+
+        Example:
+            >>> import torch, graphmatch as gm
+            >>> layer = gm.MatchingLayer(gm.LAP(), gm.FenchelYoung()).eval()
+            >>> layer.loss(torch.eye(2), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
+            tensor(2.)
+        """
+        estimator = self.gradient
+        if not isinstance(estimator, FenchelYoung):
+            rule, name = "be a FenchelYoung for a loss", type(estimator).__name__
+            raise TypeError(_check.message("MatchingLayer", "gradient", rule, name, "Pass gradient=gm.FenchelYoung()."))
+        kind, costs, edges = self._arguments(unary_costs, quadratic_costs, edges1, edges2)
+        goal = _keep_real(_check.target("MatchingLayer", target, costs[0].shape), sizes, 0)
+        oracle = self._oracle(kind, costs, edges, sizes, instances, step)
+        losses, report = estimator.reported_loss(oracle, costs, oracle.completed(costs, goal), self.training)
+        self._note(kind, costs, oracle, report)
+        return losses.mean() if len(losses) else losses.sum()
+
     @property
     def result(self) -> MatchResult | None:
         """The last forward solve, without noise: matchings, bounds, gaps and statuses; None before the first one."""
@@ -185,8 +228,11 @@ class MatchingLayer(nn.Module):
     ) -> Tensors:
         oracle = self._oracle(kind, costs, edges, sizes, instances, step)
         solutions, report = estimated_solution(self.gradient, oracle, costs, self.training)
-        self._last = (kind, tuple(cost.detach() for cost in costs), oracle.tensors, report)
+        self._note(kind, costs, oracle, report)
         return solutions
+
+    def _note(self, kind: str, costs: Tensors, oracle: MatchingOracle, report: Tensors) -> None:
+        self._last = (kind, tuple(cost.detach() for cost in costs), oracle.tensors, report)
 
 
 def _batched(edges: Tensor | None, batch: int) -> Tensor | None:

@@ -11,6 +11,7 @@ from graphmatch.gradients.base import Oracle, Reliability, Sampled, Solved, Tens
 from graphmatch.matching_kinds import KINDS
 from graphmatch.matching_ops import REPORT_SIZE
 from graphmatch.noise import Noise
+from graphmatch.result import paid_pairs_of
 
 
 @dataclass
@@ -162,6 +163,17 @@ class MatchingOracle(Oracle):
         """Returns the solutions of one sample."""
         kind = KINDS[self.kind]
         return kind.solutions(kept[0][0, sample], kind.unchecked(costs, self.tensors, self.unmatched_cost))
+
+    def completed(self, costs: Tensors, matching: Tensor) -> Tensors:
+        """Returns the solutions of linear and Lawler problems whose matching (b, n1, n2) is given."""
+        matching = matching.to(costs[0].dtype)
+        if self.kind == "linear":
+            return (matching,)
+        edges1, edges2, sizes = self.tensors[:3]
+        if edges1 is None or edges2 is None or 0 in matching.shape:
+            return matching, torch.zeros_like(costs[1])
+        assignment = torch.where((matching > 0).any(2), matching.argmax(2), -1)
+        return matching, paid_pairs_of(assignment, costs[1], edges1, edges2, sizes, matching.shape[2])
 
     def objective(self, costs: Tensors, solutions: Tensors) -> Tensor:
         """Returns the objective of complete solutions of linear and Lawler problems, (b,)."""

@@ -182,20 +182,26 @@ def matching_matrix(assignment: Tensor, like: Tensor) -> Tensor:
 
 def paid_pair_matrix(assignment: Tensor, problem: LawlerProblem) -> Tensor:
     """Returns 0/1 (b, e1, e2): 1 where left edge e is mapped onto right edge f and its quadratic cost is paid."""
+    nodes = problem.unary_costs.shape[2]
+    return paid_pairs_of(assignment, problem.quadratic_costs, problem.edges1, problem.edges2, problem.sizes, nodes)
+
+
+def paid_pairs_of(
+    assignment: Tensor, like: Tensor, edges1: Tensor, edges2: Tensor, sizes: Tensor | None, nodes: int
+) -> Tensor:
+    """Returns the same of tensors that were checked before, in dtype and shape of the quadratic costs `like`."""
     if assignment.shape[1] == 0:
-        return torch.zeros_like(problem.quadratic_costs)
-    batch, count1, count2 = problem.quadratic_costs.shape
-    edges1 = problem.edges1
+        return torch.zeros_like(like)
+    batch, count1, count2 = like.shape
     real = None
-    if problem.sizes is not None:
-        left = torch.arange(count1, device=edges1.device) < problem.sizes[:, 2, None]
-        right = torch.arange(count2, device=edges1.device) < problem.sizes[:, 3, None]
+    if sizes is not None:
+        left = torch.arange(count1, device=edges1.device) < sizes[:, 2, None]
+        right = torch.arange(count2, device=edges1.device) < sizes[:, 3, None]
         real = left[:, :, None] & right[:, None, :]
         edges1 = torch.where(left[:, :, None], edges1, 0)  # padding may hold anything
     # One number per pair of nodes of graph 2, so that one comparison decides; pairs with an unmatched node get -1.
     image = assignment.gather(1, edges1.flatten(1)).reshape(batch, count1, 2)
-    nodes = problem.unary_costs.shape[2]
     wanted = torch.where((image >= 0).all(-1), image[..., 0] * nodes + image[..., 1], -1)
-    offered = problem.edges2[..., 0] * nodes + problem.edges2[..., 1]
+    offered = edges2[..., 0] * nodes + edges2[..., 1]
     paid = wanted[:, :, None] == offered[:, None, :]
-    return (paid if real is None else paid & real).to(problem.quadratic_costs.dtype)
+    return (paid if real is None else paid & real).to(like.dtype)

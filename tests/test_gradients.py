@@ -24,6 +24,7 @@ ESTIMATORS = {
 # Those whose gradients are no differences of solutions.
 OTHERS = {
     "perturbed": gm.PerturbedOptimizer(samples=6, noise_scale=0.3),
+    "fenchel-young": gm.FenchelYoung(samples=4, noise="gaussian"),
 }
 every_difference = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 every_estimator = pytest.mark.parametrize(

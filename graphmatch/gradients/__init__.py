@@ -2,6 +2,7 @@
 
 from graphmatch.gradients.base import Forward, GradientEstimator, Oracle, estimated_solution
 from graphmatch.gradients.blackbox import BlackBox
+from graphmatch.gradients.fenchel_young import FenchelYoung
 from graphmatch.gradients.function_oracle import FunctionOracle
 from graphmatch.gradients.imle import IMLE
 from graphmatch.gradients.perturbed import PerturbedOptimizer
@@ -9,6 +10,7 @@ from graphmatch.gradients.perturbed import PerturbedOptimizer
 __all__ = [
     "IMLE",
     "BlackBox",
+    "FenchelYoung",
     "Forward",
     "FunctionOracle",
     "GradientEstimator",

@@ -29,8 +29,8 @@ class FunctionOracle(Oracle):
         >>> (choice,), _ = gm.gradients.estimated_solution(
         ...     gm.BlackBox(step=1.0), gm.gradients.FunctionOracle(cheapest), (costs,), training=True)
         >>> (choice * torch.tensor([1.0, 0.0, 0.5])).sum().backward()
-        >>> costs.grad  # cheaper the second, dearer the first
-        tensor([[ 1., -1.,  0.]])
+        >>> costs.grad  # descent makes the first dearer, the second cheaper
+        tensor([[-1.,  1.,  0.]])
     """
 
     def __init__(
