@@ -9,7 +9,7 @@ from graphmatch.affinity import cosine_affinity, edge_features
 from graphmatch.alignment import AlignmentDetails, BarycenterAlignment
 from graphmatch.assignment import linear_assignment
 from graphmatch.batch import stack_problems
-from graphmatch.gradients import IMLE, BlackBox, FenchelYoung, GradientEstimator, PerturbedOptimizer
+from graphmatch.gradients import IMLE, BlackBox, FenchelYoung, GradientEstimator, PerturbedOptimizer, ScoreFunction
 from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
@@ -67,6 +67,7 @@ __all__ = [
     "Portfolio",
     "Problem",
     "QuadraticAssignmentResult",
+    "ScoreFunction",
     "Sinkhorn",
     "Solver",
     "SolverState",

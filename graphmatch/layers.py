@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphmatch import _check
-from graphmatch.gradients import IMLE, FenchelYoung, GradientEstimator, estimated_solution
+from graphmatch.gradients import IMLE, FenchelYoung, GradientEstimator, ScoreFunction, estimated_solution
 from graphmatch.gradients.base import Tensors, Upstream
 from graphmatch.matching_kinds import KINDS
 from graphmatch.matching_ops import CENTER_SIZE, number_of
@@ -170,6 +172,49 @@ class MatchingLayer(nn.Module):
         losses, report = estimator.reported_loss(oracle, costs, oracle.completed(costs, goal), self.training)
         self._note(kind, costs, oracle, report)
         return losses.mean() if len(losses) else losses.sum()
+
+    def expected_loss(
+        self,
+        function: Callable[..., Tensor],
+        unary_costs: Tensor,
+        quadratic_costs: Tensor | None = None,
+        edges1: Tensor | None = None,
+        edges2: Tensor | None = None,
+        sizes: Tensor | None = None,
+        instances: Tensor | None = None,
+        step: int | Tensor | None = None,
+    ) -> Tensor:
+        """Returns the mean over noisy matchings of any loss of each problem, (b,); see `ScoreFunction`.
+
+        Args:
+            function: Takes a 0/1 matching (b, n1, n2), and the paid pairs (b, e1, e2) if there are quadratic costs;
+                returns the loss of each problem, (b,). Called once per sample.
+            unary_costs: As in `forward`, and so are all others.
+            quadratic_costs: (b, e1, e2), or None.
+            edges1: (b, e1, 2) or (e1, 2).
+            edges2: (b, e2, 2) or (e2, 2).
+            sizes: Real sizes of a padded batch.
+            instances: (b,) int64.
+            step: What the noise follows from as well.
+
+        Raises:
+            TypeError, ValueError: As `forward`; and if the gradient estimator is no `ScoreFunction`.
+        """
+        estimator = self.gradient
+        if not isinstance(estimator, ScoreFunction):
+            rule, name = "be a ScoreFunction for an expected loss", type(estimator).__name__
+            raise TypeError(
+                _check.message("MatchingLayer", "gradient", rule, name, "Pass gradient=gm.ScoreFunction().")
+            )
+        kind, costs, edges = self._arguments(unary_costs, quadratic_costs, edges1, edges2)
+        oracle = self._oracle(kind, costs, edges, sizes, instances, step)
+
+        def typed(*solutions: Tensor) -> Tensor:
+            return function(*(each.to(unary_costs.dtype) for each in solutions))
+
+        losses, report = estimator.reported_loss(oracle, costs, typed, self.training)
+        self._note(kind, costs, oracle, report)
+        return losses
 
     @property
     def result(self) -> MatchResult | None:

@@ -24,7 +24,8 @@ ESTIMATORS = {
 # Those whose gradients are no differences of solutions.
 OTHERS = {
     "perturbed": gm.PerturbedOptimizer(samples=6, noise_scale=0.3),
-    "fenchel-young": gm.FenchelYoung(samples=4, noise="gaussian"),
+    "score-function": gm.ScoreFunction(samples=4, noise_scale=0.5, baseline="none"),
+    "fenchel-young": gm.FenchelYoung(samples=4, noise_scale=1.0, noise="gaussian"),
 }
 every_difference = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 every_estimator = pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from graphmatch.gradients.fenchel_young import FenchelYoung
 from graphmatch.gradients.function_oracle import FunctionOracle
 from graphmatch.gradients.imle import IMLE
 from graphmatch.gradients.perturbed import PerturbedOptimizer
+from graphmatch.gradients.score_function import ScoreFunction
 
 __all__ = [
     "IMLE",
@@ -16,5 +17,6 @@ __all__ = [
     "GradientEstimator",
     "Oracle",
     "PerturbedOptimizer",
+    "ScoreFunction",
     "estimated_solution",
 ]

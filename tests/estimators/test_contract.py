@@ -18,6 +18,7 @@ ERROR_FORM = r"^\S.*: .+ must .+; got .+\. \S.*\.$"
 ESTIMATORS = {
     "perturbed": gm.PerturbedOptimizer(samples=5),
     "perturbed-unary": gm.PerturbedOptimizer(samples=5, perturb="unary"),
+    "score-function": gm.ScoreFunction(samples=4, coupling="antithetic"),
     "fenchel-young": gm.FenchelYoung(samples=5, noise="gaussian"),
 }
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
