@@ -23,8 +23,8 @@ ESTIMATORS = {
 }
 # Those whose gradients are no differences of solutions.
 OTHERS = {
-    "perturbed": gm.PerturbedOptimizer(samples=6, noise_scale=0.3),
-    "score-function": gm.ScoreFunction(samples=4, noise_scale=0.5, baseline="none"),
+    "perturbed": gm.PerturbedOptimizer(samples=8, noise_scale=1.0),
+    "score-function": gm.ScoreFunction(samples=6, noise_scale=2.0, noise="gaussian"),
     "fenchel-young": gm.FenchelYoung(samples=4, noise_scale=1.0, noise="gaussian"),
 }
 every_difference = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
