@@ -9,7 +9,15 @@ from graphmatch.affinity import cosine_affinity, edge_features
 from graphmatch.alignment import AlignmentDetails, BarycenterAlignment
 from graphmatch.assignment import linear_assignment
 from graphmatch.batch import stack_problems
-from graphmatch.gradients import IMLE, BlackBox, FenchelYoung, GradientEstimator, PerturbedOptimizer, ScoreFunction
+from graphmatch.gradients import (
+    IMLE,
+    BlackBox,
+    FenchelYoung,
+    GradientEstimator,
+    NegativeIdentity,
+    PerturbedOptimizer,
+    ScoreFunction,
+)
 from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
@@ -63,6 +71,7 @@ __all__ = [
     "MatchResult",
     "MatchingLayer",
     "MessagePassing",
+    "NegativeIdentity",
     "PerturbedOptimizer",
     "Portfolio",
     "Problem",

@@ -10,6 +10,7 @@ from torch import Tensor
 from graphmatch.gradients.base import Oracle, Reliability, Sampled, Solved, Tensors, Upstream
 from graphmatch.matching_kinds import KINDS
 from graphmatch.matching_ops import REPORT_SIZE
+from graphmatch.matching_projection import without_mean, without_offsets, without_padding
 from graphmatch.noise import Noise
 from graphmatch.result import paid_pairs_of
 
@@ -183,6 +184,27 @@ class MatchingOracle(Oracle):
         sizes = self.tensors[2]
         nodes = costs[0].shape[1] if sizes is None else sizes[:, 0]
         return total + self.unmatched_cost * (nodes - solutions[0].sum((1, 2)))
+
+    def centred(self, costs: Tensors, gradients: Upstream) -> Upstream:
+        """Returns gradients without the offsets that no matching depends on; padding becomes zero.
+
+        Row and column offsets of the first tensor where all nodes must be matched; the mean of quadratic costs, on
+        which nothing but the number of paid pairs depends. Flow and distance keep theirs.
+        """
+        kind, sizes = KINDS[self.kind], self.tensors[2]
+        centred: list[Tensor | None] = []
+        for place, gradient in enumerate(gradients):
+            if gradient is None:
+                centred.append(None)
+                continue
+            extent = kind.extent(place, sizes)
+            if place == 0 and self.unmatched_cost is None:
+                centred.append(without_offsets(gradient, costs[0], extent))
+            elif place == 1 and self.kind == "lawler":
+                centred.append(without_mean(gradient, extent))
+            else:
+                centred.append(without_padding(gradient, extent))
+        return tuple(centred)
 
     def scores(self, costs: Tensors, noise: Noise, weights: Tensor) -> Upstream:
         """Returns sum_k weights[k] nu'(Z_k) for each cost tensor, None where it has no noise."""

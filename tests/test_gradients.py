@@ -25,6 +25,8 @@ ESTIMATORS = {
 OTHERS = {
     "perturbed": gm.PerturbedOptimizer(samples=8, noise_scale=1.0),
     "score-function": gm.ScoreFunction(samples=6, noise_scale=2.0, noise="gaussian"),
+    "identity": gm.NegativeIdentity(),
+    "identity-normalised": gm.NegativeIdentity(normalise=True),
     "fenchel-young": gm.FenchelYoung(samples=4, noise_scale=1.0, noise="gaussian"),
 }
 every_difference = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)

@@ -4,6 +4,7 @@ from graphmatch.gradients.base import Forward, GradientEstimator, Oracle, estima
 from graphmatch.gradients.blackbox import BlackBox
 from graphmatch.gradients.fenchel_young import FenchelYoung
 from graphmatch.gradients.function_oracle import FunctionOracle
+from graphmatch.gradients.identity import NegativeIdentity
 from graphmatch.gradients.imle import IMLE
 from graphmatch.gradients.perturbed import PerturbedOptimizer
 from graphmatch.gradients.score_function import ScoreFunction
@@ -15,6 +16,7 @@ __all__ = [
     "Forward",
     "FunctionOracle",
     "GradientEstimator",
+    "NegativeIdentity",
     "Oracle",
     "PerturbedOptimizer",
     "ScoreFunction",

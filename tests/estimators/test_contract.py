@@ -19,6 +19,8 @@ ESTIMATORS = {
     "perturbed": gm.PerturbedOptimizer(samples=5),
     "perturbed-unary": gm.PerturbedOptimizer(samples=5, perturb="unary"),
     "score-function": gm.ScoreFunction(samples=4, coupling="antithetic"),
+    "identity": gm.NegativeIdentity(),
+    "identity-normalised": gm.NegativeIdentity(normalise=True),
     "fenchel-young": gm.FenchelYoung(samples=5, noise="gaussian"),
 }
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
