@@ -40,7 +40,7 @@ def cpu_extension() -> Extension:
         include_dirs=["csrc"],
         depends=CORE_HEADERS,
         cxx_std=17,
-        extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-Wall", "-Wextra", "-pthread"],
+        extra_compile_args=["-O3", "-ffp-contract=off", "-fopenmp-simd", "-Wall", "-Wextra", "-pthread"],
         extra_link_args=["-pthread"],
     )
 

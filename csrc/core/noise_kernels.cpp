@@ -89,30 +89,35 @@ constexpr double kBelowTail[] = {
     1.48753612908506148525e-2,  1.36929880922735805310e-1, 5.99832206555887937690e-1, 1.0};
 constexpr double kOutermost = 1.4e-11;  // beyond exp(-25) on either side the tail's polynomials hold
 
-// All but the tails.
-GRAPHMATCH_INLINE double to_normal(double u) {
+// Distance to the nearer end of (0, 1), as the squared argument of the outer polynomials.
+GRAPHMATCH_INLINE double minus_log_distance(double u) { return -logarithm(u < 0.5 ? u : 1.0 - u); }
+
+// All but the tails; `root` is the square root of the former.
+GRAPHMATCH_INLINE double to_normal(double u, double root) {
   const double centred = u - 0.5;
-  const double nearest = centred < 0.0 ? u : 1.0 - u;
   const double inner = 0.180625 - centred * centred;
   const double near = centred * ratio(kCentre, kBelowCentre, inner);
-  const double outer = std::sqrt(-logarithm(nearest)) - 1.6;
-  const double size = ratio(kFlank, kBelowFlank, outer);
+  const double size = ratio(kFlank, kBelowFlank, root - 1.6);
   const double far = centred < 0.0 ? -size : size;
   return inner >= 0.0 ? near : far;  // |centred| <= 0.425
 }
 
 double tail_to_normal(double u) {
-  const double nearest = u < 0.5 ? u : 1.0 - u;
-  const double root = std::sqrt(-logarithm(nearest));
+  const double root = std::sqrt(minus_log_distance(u));
   const double size = root <= 5.0 ? ratio(kFlank, kBelowFlank, root - 1.6) : ratio(kTail, kBelowTail, root - 5.0);
   return u < 0.5 ? -size : size;
 }
 
 GRAPHMATCH_INLINE bool is_outermost(double u) { return u < kOutermost || u > 1.0 - kOutermost; }
 
-GRAPHMATCH_MULTIVERSION void all_to_normal(double* numbers, std::int64_t count) {
+GRAPHMATCH_MULTIVERSION void squared_roots(const double* uniform, std::int64_t count, double* squared) {
 #pragma omp simd
-  for (std::int64_t k = 0; k < count; ++k) numbers[k] = to_normal(numbers[k]);
+  for (std::int64_t k = 0; k < count; ++k) squared[k] = minus_log_distance(uniform[k]);
+}
+
+GRAPHMATCH_MULTIVERSION void all_to_normal(const double* roots, std::int64_t count, double* numbers) {
+#pragma omp simd
+  for (std::int64_t k = 0; k < count; ++k) numbers[k] = to_normal(numbers[k], roots[k]);
 }
 
 constexpr std::int64_t kLanesOfSum = 8;
@@ -161,14 +166,16 @@ GRAPHMATCH_MULTIVERSION void gumbel_numbers(double* numbers, std::int64_t count)
 }
 
 void normal_numbers(double* numbers, std::int64_t count) {
-  constexpr std::int64_t kBlock = 64;
-  double outermost[kBlock];
+  constexpr std::int64_t kBlock = 256;
+  double roots[kBlock], outermost[kBlock];
   for (std::int64_t first = 0; first < count; first += kBlock) {
     const std::int64_t length = std::min(kBlock, count - first);
     double* block = numbers + first;
     const bool has_outermost = std::any_of(block, block + length, is_outermost);
     if (has_outermost) std::copy_n(block, length, outermost);
-    all_to_normal(block, length);
+    squared_roots(block, length, roots);
+    for (std::int64_t k = 0; k < length; ++k) roots[k] = std::sqrt(roots[k]);  // may set errno: a loop of its own
+    all_to_normal(roots, length, block);
     for (std::int64_t k = 0; k < length && has_outermost; ++k) {
       if (is_outermost(outermost[k])) block[k] = tail_to_normal(outermost[k]);
     }
@@ -177,7 +184,9 @@ void normal_numbers(double* numbers, std::int64_t count) {
 
 double uniform_number(std::uint64_t hash) { return to_uniform(hash); }
 
-double normal_number(double u) { return is_outermost(u) ? tail_to_normal(u) : to_normal(u); }
+double normal_number(double u) {
+  return is_outermost(u) ? tail_to_normal(u) : to_normal(u, std::sqrt(minus_log_distance(u)));
+}
 
 bool orthogonalise(double* vector, const double* others, std::int64_t count, std::int64_t size, double* direction) {
   constexpr double kNothing = 1e-10;
