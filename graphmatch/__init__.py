@@ -17,6 +17,7 @@ from graphmatch.gradients import (
     NegativeIdentity,
     PerturbedOptimizer,
     ScoreFunction,
+    StraightThroughSinkhorn,
 )
 from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
@@ -83,6 +84,7 @@ __all__ = [
     "SpectralMatching",
     "Stage",
     "Status",
+    "StraightThroughSinkhorn",
     "Tabu",
     "complete_graph",
     "cosine_affinity",

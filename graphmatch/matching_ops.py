@@ -334,18 +334,18 @@ def _matching_scores_fake(
     ]
 
 
-def _fold(info: Any, values: Any, dims: Any, axis: int = 0) -> Any:
+def fold(info: Any, values: Any, dims: Any, axis: int = 0) -> Any:
     """Returns tensors of all calls of a vmap as one batch of problems, call after call."""
     if isinstance(values, list | tuple):
         each = dims if isinstance(dims, list | tuple) else [None] * len(values)
-        return [_fold(info, value, dim, axis) for value, dim in zip(values, each, strict=True)]
+        return [fold(info, value, dim, axis) for value, dim in zip(values, each, strict=True)]
     if values is None:
         return None
     calls = values.movedim(dims, 0) if dims is not None else values.expand(info.batch_size, *values.shape)
     return calls.movedim(0, axis).flatten(axis, axis + 1)
 
 
-def _unfold(info: Any, outputs: list[Tensor], axes: list[int]) -> tuple[list[Tensor], list[int]]:
+def unfold(info: Any, outputs: list[Tensor], axes: list[int]) -> tuple[list[Tensor], list[int]]:
     """Returns outputs of a folded batch with an axis for the calls, and where that is."""
     calls = info.batch_size
     pairs = zip(outputs, axes, strict=True)
@@ -359,29 +359,29 @@ def _report_axes() -> list[int]:
 def _matching_solve_vmap(
     info: Any, dims: Any, costs: Any, steps: Any, context: Any, state: Any, *call: Any
 ) -> tuple[list[Tensor], list[int]]:
-    folded = [_fold(info, each, dim) for each, dim in zip((costs, steps, context, state), dims[:4], strict=True)]
+    folded = [fold(info, each, dim) for each, dim in zip((costs, steps, context, state), dims[:4], strict=True)]
     outputs = torch.ops.graphmatch.matching_solve(*folded, *call)
     count = len(costs)
     axes = [0] * count + _report_axes()
-    return _unfold(info, outputs, axes + [0] * (len(outputs) - len(axes)))
+    return unfold(info, outputs, axes + [0] * (len(outputs) - len(axes)))
 
 
 def _matching_sample_vmap(
     info: Any, dims: Any, costs: Any, steps: Any, context: Any, state: Any, signs: Any, *call: Any
 ) -> tuple[list[Tensor], list[int]]:
-    folded = [_fold(info, each, dim) for each, dim in zip((costs, steps, context, state), dims[:4], strict=True)]
+    folded = [fold(info, each, dim) for each, dim in zip((costs, steps, context, state), dims[:4], strict=True)]
     outputs = torch.ops.graphmatch.matching_sample(*folded, signs, *call)
     keep = call[-4]
     axes = [1] * len(costs) + [2] * int(keep) + _report_axes()
-    return _unfold(info, outputs, axes + [0] * (len(outputs) - len(axes)))
+    return unfold(info, outputs, axes + [0] * (len(outputs) - len(axes)))
 
 
 def _matching_scores_vmap(
     info: Any, dims: Any, costs: Any, context: Any, weights: Any, *call: Any
 ) -> tuple[list[Tensor], list[int]]:
-    folded = [_fold(info, each, dim) for each, dim in zip((costs, context), dims[:2], strict=True)]
-    outputs = torch.ops.graphmatch.matching_scores(*folded, _fold(info, weights, dims[2], 1), *call)
-    return _unfold(info, outputs, [0] * len(outputs))
+    folded = [fold(info, each, dim) for each, dim in zip((costs, context), dims[:2], strict=True)]
+    outputs = torch.ops.graphmatch.matching_scores(*folded, fold(info, weights, dims[2], 1), *call)
+    return unfold(info, outputs, [0] * len(outputs))
 
 
 for _name, _rule in (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from graphmatch import matching_relaxation  # noqa: F401 (defines an operator)
 from graphmatch.gradients.base import Oracle, Reliability, Sampled, Solved, Tensors, Upstream
 from graphmatch.matching_kinds import KINDS
 from graphmatch.matching_ops import REPORT_SIZE
@@ -184,6 +185,20 @@ class MatchingOracle(Oracle):
         sizes = self.tensors[2]
         nodes = costs[0].shape[1] if sizes is None else sizes[:, 0]
         return total + self.unmatched_cost * (nodes - solutions[0].sum((1, 2)))
+
+    def relaxed_gradients(self, costs: Tensors, solutions: Tensors, upstream: Upstream, temperature: float) -> Tensors:
+        """Returns the gradients in the costs through a soft matching; see `matching_relaxation`."""
+        return tuple(
+            torch.ops.graphmatch.matching_relaxed(
+                list(costs),
+                solutions[0],
+                list(self.tensors),
+                list(upstream),
+                self.kind,
+                self.unmatched_cost,
+                temperature,
+            )
+        )
 
     def centred(self, costs: Tensors, gradients: Upstream) -> Upstream:
         """Returns gradients without the offsets that no matching depends on; padding becomes zero.

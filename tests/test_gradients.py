@@ -27,6 +27,7 @@ OTHERS = {
     "score-function": gm.ScoreFunction(samples=6, noise_scale=2.0, noise="gaussian"),
     "identity": gm.NegativeIdentity(),
     "identity-normalised": gm.NegativeIdentity(normalise=True),
+    "straight-through": gm.StraightThroughSinkhorn(temperature=0.5),
     "fenchel-young": gm.FenchelYoung(samples=4, noise_scale=1.0, noise="gaussian"),
 }
 every_difference = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)

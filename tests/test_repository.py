@@ -25,7 +25,7 @@ LAYERS = (
     {"solvers"},
     {"solve"},
     {"gradients"},
-    {"matching_kinds", "matching_ops", "matching_oracle", "matching_projection"},
+    {"matching_kinds", "matching_ops", "matching_oracle", "matching_projection", "matching_relaxation"},
     {"alignment", "assignment", "layers", "losses", "multigraph", "quadratic", "released"},
     {"interop", "io", "testing", "viz"},
     {"__init__"},

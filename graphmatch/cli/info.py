@@ -21,7 +21,15 @@ from graphmatch.io import read_dd, read_multigraph_dd, read_qaplib
 from graphmatch.io.dd_lines import MultigraphFileError
 from graphmatch.problem import LawlerProblem
 
-_GRADIENTS = ("BlackBox", "FenchelYoung", "IMLE", "NegativeIdentity", "PerturbedOptimizer", "ScoreFunction")
+_GRADIENTS = (
+    "BlackBox",
+    "FenchelYoung",
+    "IMLE",
+    "NegativeIdentity",
+    "PerturbedOptimizer",
+    "ScoreFunction",
+    "StraightThroughSinkhorn",
+)
 
 
 def add_parser(commands: Any) -> None:

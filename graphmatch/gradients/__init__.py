@@ -8,6 +8,7 @@ from graphmatch.gradients.identity import NegativeIdentity
 from graphmatch.gradients.imle import IMLE
 from graphmatch.gradients.perturbed import PerturbedOptimizer
 from graphmatch.gradients.score_function import ScoreFunction
+from graphmatch.gradients.straight_through import StraightThroughSinkhorn
 
 __all__ = [
     "IMLE",
@@ -20,5 +21,6 @@ __all__ = [
     "Oracle",
     "PerturbedOptimizer",
     "ScoreFunction",
+    "StraightThroughSinkhorn",
     "estimated_solution",
 ]

@@ -44,7 +44,7 @@ class ScoreFunction(PerturbedOptimizer):
 
     Example:
         >>> import torch, graphmatch as gm
-        >>> layer = gm.MatchingLayer(gm.LAP(), gm.ScoreFunction(samples=500, noise_scale=0.5))
+        >>> layer = gm.MatchingLayer(gm.LAP(), gm.ScoreFunction(samples=4000, noise_scale=0.5))
         >>> costs = torch.zeros(1, 3, 3, requires_grad=True)
         >>> def all_or_nothing(matching):  # 1 unless the matching is the identity
         ...     return 1 - (matching * torch.eye(3)).sum((1, 2)).eq(3).float()
