@@ -11,6 +11,7 @@ from graphmatch.assignment import linear_assignment
 from graphmatch.batch import stack_problems
 from graphmatch.gradients import (
     IMLE,
+    AdaptiveIMLE,
     BlackBox,
     FenchelYoung,
     GradientEstimator,
@@ -53,6 +54,7 @@ __all__ = [
     "LAP",
     "LPMP",
     "RRWM",
+    "AdaptiveIMLE",
     "AlignmentDetails",
     "BarycenterAlignment",
     "BlackBox",

@@ -83,7 +83,7 @@ def test_info_says_what_is_installed(capsys: pytest.CaptureFixture):
     assert "CUDA module" in printed
     for name in ("LAP", "DualAscent", "BruteForce"):
         assert name in rows["solvers"]
-    for name in ("BlackBox", "IMLE"):
+    for name in ("AdaptiveIMLE", "BlackBox", "FenchelYoung", "IMLE", "NegativeIdentity", "StraightThroughSinkhorn"):
         assert name in rows["gradients"]
     assert rows["threads"].startswith(str(torch.get_num_threads()))
 

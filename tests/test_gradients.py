@@ -19,6 +19,7 @@ ESTIMATORS = {
     "blackbox": gm.BlackBox(step=0.7),
     "imle": gm.IMLE(samples=3, step=1.5, noise_scale=0.3),
     "imle-one-sided": gm.IMLE(samples=3, step=1.5, noise_scale=0.3, symmetric=False),
+    "adaptive-imle": gm.AdaptiveIMLE(samples=3, step=1.5, noise_scale=0.3),
     "imle-gaussian": gm.IMLE(samples=2, step=1.0, noise_scale=0.5, noise="gaussian", seed=9),
 }
 # Those whose gradients are no differences of solutions.

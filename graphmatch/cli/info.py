@@ -22,6 +22,7 @@ from graphmatch.io.dd_lines import MultigraphFileError
 from graphmatch.problem import LawlerProblem
 
 _GRADIENTS = (
+    "AdaptiveIMLE",
     "BlackBox",
     "FenchelYoung",
     "IMLE",

@@ -1,5 +1,6 @@
 """Gradient estimators through discrete solutions: frozen dataclasses that go with any solver."""
 
+from graphmatch.gradients.adaptive_imle import AdaptiveIMLE
 from graphmatch.gradients.base import Forward, GradientEstimator, Oracle, estimated_solution
 from graphmatch.gradients.blackbox import BlackBox
 from graphmatch.gradients.fenchel_young import FenchelYoung
@@ -12,6 +13,7 @@ from graphmatch.gradients.straight_through import StraightThroughSinkhorn
 
 __all__ = [
     "IMLE",
+    "AdaptiveIMLE",
     "BlackBox",
     "FenchelYoung",
     "Forward",

@@ -131,3 +131,18 @@ def test_functions_have_no_relaxation():
     solutions, _ = estimated_solution(gm.StraightThroughSinkhorn(), oracle, (costs,), training=True)
     with pytest.raises(TypeError, match=ERROR_FORM):
         solutions[0].sum().backward()
+
+
+@pytest.mark.parametrize("kind", ["linear", "lawler", "dense"])
+def test_the_operator_keeps_the_rules_of_operators(kind: str, make_case: type):
+    case = make_case(44)
+    context = [None] * 5
+    costs, upstream = [case.unary.detach()], [case.weights[0]]
+    if kind == "lawler":
+        costs, upstream = [cost.detach() for cost in case.costs], [None, case.weights[1]]
+        context[:2] = [case.edges1, case.edges2]
+    elif kind == "dense":
+        costs, upstream = [case.random(3, 4, 4) for _ in range(3)], [case.weights[0], None, None]
+    matching = torch.eye(4, dtype=torch.float64).expand(3, -1, -1)
+    arguments = (costs, matching, context, upstream, kind, None, 0.5)
+    torch.library.opcheck(torch.ops.graphmatch.matching_relaxed.default, arguments)
