@@ -5,7 +5,7 @@ An operator because Sinkhorn's iteration looks at its convergence, which tracing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from graphmatch.gradients.base import along, overflowed
 from graphmatch.matching_kinds import KINDS
 from graphmatch.matching_ops import fold, unfold
-from graphmatch.sinkhorn import entropic_plan
+from graphmatch.sinkhorn import Plan, costs_gradient, entropic_plan
 
 # Of the iteration; as those of `Sinkhorn`.
 _MAX_ITERATIONS = 1000
@@ -28,54 +28,65 @@ _library.define(
 )
 
 
-def relaxed_solutions(
-    costs: Sequence[Tensor],
-    matching: Tensor,
-    context: Sequence[Tensor | None],
-    kind: str,
-    unmatched_cost: float | None,
-    temperature: float,
-) -> list[Tensor]:
-    """Returns the soft matching at a hard one, and what it pays of the other costs; differentiable in the costs.
+@dataclass(frozen=True, eq=False)
+class _Relaxation:
+    """The Sinkhorn relaxation of a batch: plans for costs (b, n1, n2), and the gradients of what depends on them."""
 
-    Args:
-        costs: (b, ...) float32 or float64 with zero padding.
-        matching: (b, n1, n2) 0/1, where the objective is linearised.
-        context: edges1, edges2 and sizes first, None where there are none.
-        kind: "linear", "lawler" or "dense".
-        unmatched_cost: As in the problem classes.
-        temperature: In units of the costs.
-    """
-    extent = KINDS[kind].extent(0, context[2])
-    batch, n1, n2 = costs[0].shape
-    full = torch.tensor([n1, n2], device=costs[0].device).expand(batch, 2) if extent is None else extent
+    extent: Tensor | None
+    unmatched_cost: float | None
+    temperature: float
 
-    def soft(slopes: Tensor) -> Tensor:
+    def plan(self, costs: Tensor) -> Plan:
+        batch, n1, n2 = costs.shape
+        full = torch.tensor([n1, n2], device=costs.device).expand(batch, 2) if self.extent is None else self.extent
         counts = (full[:, 0], full[:, 1])
-        plan = entropic_plan(slopes, counts, unmatched_cost, temperature, _MAX_ITERATIONS, _TOLERANCE, "implicit")
-        return plan.matching
+        limits = (_MAX_ITERATIONS, _TOLERANCE)
+        return entropic_plan(costs, counts, self.unmatched_cost, self.temperature, *limits, gradient="implicit")
 
-    if kind == "linear":
-        return [soft(costs[0])]
-    if kind == "dense":
-        linear, flow, distance = costs
-        there, back = flow @ matching @ distance.mT, flow.mT @ matching @ distance
-        plan = soft(linear + there + back)
-        return [plan, plan @ distance @ plan.mT, plan.mT @ flow @ plan]
-    edges1, edges2 = context[:2]
-    if edges1 is None or edges2 is None:
-        raise ValueError("matching: edges1 and edges2 must be given; got None. Pass those of the problem.")
+    def gradient(self, plan: Plan, upstream: Tensor) -> Tensor:
+        return costs_gradient(plan, upstream, self.unmatched_cost, self.temperature)
+
+
+def _linear_gradients(relaxation: _Relaxation, costs: list[Tensor], upstream: list[Tensor]) -> list[Tensor]:
+    return [relaxation.gradient(relaxation.plan(costs[0]), upstream[0])]
+
+
+def _lawler_gradients(
+    relaxation: _Relaxation, costs: list[Tensor], upstream: list[Tensor], hard: Tensor, edges1: Tensor, edges2: Tensor
+) -> list[Tensor]:
     tails, heads = (edges1[..., 0], edges2[..., 0]), (edges1[..., 1], edges2[..., 1])
-    loops = (edges1[..., 0] == edges1[..., 1])[:, :, None], (edges2[..., 0] == edges2[..., 1])[:, None, :]
+    loops1, loops2 = (edges[..., 0] == edges[..., 1] for edges in (edges1, edges2))
     # A loop is paid by one assignment, and no loop is mapped onto an edge that is none.
-    single = (loops[0] & loops[1]).to(matching.dtype)
-    double = (~loops[0] & ~loops[1]).to(matching.dtype)
+    single = (loops1[:, :, None] & loops2[:, None, :]).to(hard.dtype)
+    double = (~loops1[:, :, None] & ~loops2[:, None, :]).to(hard.dtype)
     unary, quadratic = costs
-    at_tails, at_heads = _spread(matching, *tails), _spread(matching, *heads)
-    slopes = unary + _gathered(quadratic * (double * at_heads + single), *tails, unary)
-    plan = soft(slopes + _gathered(quadratic * double * at_tails, *heads, unary))
-    soft_tails, soft_heads = _spread(plan, *tails), _spread(plan, *heads)
-    return [plan, double * soft_tails * soft_heads + single * soft_tails]
+    by_tails, by_heads = double * _spread(hard, *heads) + single, double * _spread(hard, *tails)
+    slopes = unary + _gathered(quadratic * by_tails, *tails, unary) + _gathered(quadratic * by_heads, *heads, unary)
+    plan = relaxation.plan(slopes)
+    # The pairs paid are double * P[tails] * P[heads] + single * P[tails].
+    soft_tails, soft_heads = _spread(plan.matching, *tails), _spread(plan.matching, *heads)
+    paid = _gathered(upstream[1] * (double * soft_heads + single), *tails, unary)
+    paid = paid + _gathered(upstream[1] * double * soft_tails, *heads, unary)
+    inner = relaxation.gradient(plan, upstream[0] + paid)
+    return [inner, by_tails * _spread(inner, *tails) + by_heads * _spread(inner, *heads)]
+
+
+def _dense_gradients(
+    relaxation: _Relaxation, costs: list[Tensor], upstream: list[Tensor], hard: Tensor
+) -> list[Tensor]:
+    linear, flow, distance = costs
+    plan = relaxation.plan(linear + flow @ hard @ distance.mT + flow.mT @ hard @ distance)
+    soft = plan.matching
+    # The solutions are P, P distance P' and P' flow P.
+    first, second, third = upstream
+    first = first + second @ soft @ distance.mT + second.mT @ soft @ distance
+    first = first + flow @ soft @ third.mT + flow.mT @ soft @ third
+    inner = relaxation.gradient(plan, first)
+    return [
+        inner,
+        inner @ distance @ hard.mT + hard @ distance @ inner.mT,
+        inner.mT @ flow @ hard + hard.mT @ flow @ inner,
+    ]
 
 
 def _spread(matching: Tensor, nodes1: Tensor, nodes2: Tensor) -> Tensor:
@@ -105,22 +116,31 @@ def _matching_relaxed(
     if 0 in matching.shape:
         return [torch.zeros_like(cost, memory_format=torch.contiguous_format) for cost in costs]
     inside = [_inside(cost, KINDS[kind].extent(place, context[2])) for place, cost in enumerate(costs)]
-    context = [_real_edges(edges, context[2], place) for place, edges in enumerate(context[:2])] + context[2:]
-    with torch.enable_grad():
-        real = [torch.where(mask, cost.detach(), 0).requires_grad_() for mask, cost in zip(inside, costs, strict=True)]
-        soft = relaxed_solutions(real, matching.detach(), context, kind, unmatched_cost, temperature)
-        pairs = [(y, g) for y, g in zip(soft, upstream, strict=True) if g is not None]
-        # Where the upstream gradient is not finite, products with zeros would be neither.
-        total = torch.stack([(y * torch.where(torch.isfinite(g), g, 0)).sum() for y, g in pairs]).sum()
-        found = torch.autograd.grad(total, real, allow_unused=True)
+    edges = [_real_edges(each, context[2], place) for place, each in enumerate(context[:2])]
+    real = [torch.where(mask, cost, 0) for mask, cost in zip(inside, costs, strict=True)]
+    # Where the upstream gradient is not finite, products with zeros would be neither.
+    given = [
+        torch.zeros_like(cost) if g is None else torch.where(mask & torch.isfinite(g), g, 0)
+        for cost, g, mask in zip(real, upstream, inside, strict=True)
+    ]
+    relaxation = _Relaxation(KINDS[kind].extent(0, context[2]), unmatched_cost, temperature)
+    edges1, edges2 = edges
+    if kind == "linear":
+        found = _linear_gradients(relaxation, real, given)
+    elif kind == "dense":
+        found = _dense_gradients(relaxation, real, given, matching)
+    elif edges1 is None or edges2 is None:
+        raise ValueError("matching: edges1 and edges2 must be given; got None. Pass those of the problem.")
+    else:
+        found = _lawler_gradients(relaxation, real, given, matching, edges1, edges2)
     bad = overflowed(tuple(upstream))
     # A problem without a solution has none that a change of costs could change.
     hopeless = (matching.sum((1, 2)) == 0) & (unmatched_cost is None)
     gradients = []
     for cost, gradient, mask in zip(real, found, inside, strict=True):
         kept = mask & (cost != torch.inf) & ~along(hopeless, cost)
-        known = torch.zeros_like(cost) if gradient is None else torch.where(kept, gradient, 0)
-        gradients.append(torch.where(along(bad, cost) & mask, torch.nan, known).detach())
+        known = torch.where(kept, gradient, 0)
+        gradients.append(torch.where(along(bad, cost) & mask, torch.nan, known))
     return gradients
 
 

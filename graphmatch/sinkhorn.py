@@ -306,14 +306,33 @@ class _ImplicitPlan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (plan,) = ctx.saved_tensors
-        weighted = plan * upstream
-        right1, right2 = weighted.sum(2), weighted.sum(1)
-        sums1, sums2 = plan.sum(2), plan.sum(1)
-        if ctx.partial:  # the slacks' potentials are constants
-            sums1[:, -1] = sums2[:, -1] = right1[:, -1] = right2[:, -1] = 0
-        adjoint1, adjoint2 = _adjoint_potentials(plan, sums1, sums2, right1, right2)
-        gradient = weighted - plan * (adjoint1[:, :, None] + adjoint2[:, None, :])
-        return gradient, None, None, None
+        return _exponents_gradient(plan, upstream, ctx.partial), None, None, None
+
+
+def costs_gradient(plan: Plan, upstream: Tensor, unmatched_cost: float | None, temperature: float) -> Tensor:
+    """Returns the gradient in the costs (b, n1, n2) of <upstream, plan.matching>: that of "implicit", by hand.
+
+    Args:
+        plan: Of `entropic_plan`.
+        upstream: (b, n1, n2).
+        unmatched_cost: As for the plan.
+        temperature: As for the plan.
+    """
+    slack1 = torch.nn.functional.pad(plan.unmatched1, (0, 1))
+    whole = torch.cat([torch.cat([plan.matching, plan.unmatched2[:, None, :]], 1), slack1[:, :, None]], 2)
+    padded = torch.nn.functional.pad(upstream, (0, 1, 0, 1))
+    return -_exponents_gradient(whole, padded, unmatched_cost is not None)[:, :-1, :-1] / temperature
+
+
+def _exponents_gradient(plan: Tensor, upstream: Tensor, partial: bool) -> Tensor:
+    """Returns the gradient of `_ImplicitPlan` in the exponents of a plan with its slacks."""
+    weighted = plan * upstream
+    right1, right2 = weighted.sum(2), weighted.sum(1)
+    sums1, sums2 = plan.sum(2), plan.sum(1)
+    if partial:  # the slacks' potentials are constants
+        sums1[:, -1] = sums2[:, -1] = right1[:, -1] = right2[:, -1] = 0
+    adjoint1, adjoint2 = _adjoint_potentials(plan, sums1, sums2, right1, right2)
+    return weighted - plan * (adjoint1[:, :, None] + adjoint2[:, None, :])
 
 
 def _adjoint_potentials(
