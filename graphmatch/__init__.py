@@ -4,7 +4,7 @@ One native call solves a whole batch of matching problems and returns the assign
 lower bounds; gradient estimators send useful gradients through the discrete solutions. Costs are minimised everywhere.
 """
 
-from graphmatch import io
+from graphmatch import io, testing
 from graphmatch.affinity import cosine_affinity, edge_features
 from graphmatch.alignment import AlignmentDetails, BarycenterAlignment
 from graphmatch.assignment import linear_assignment
@@ -100,4 +100,5 @@ __all__ = [
     "retrieval_accuracy",
     "solve",
     "stack_problems",
+    "testing",
 ]

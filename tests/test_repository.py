@@ -28,6 +28,7 @@ LAYERS = (
     {"matching_kinds", "matching_ops", "matching_oracle", "matching_projection", "matching_relaxation"},
     {"alignment", "assignment", "layers", "losses", "multigraph", "quadratic", "released"},
     {"interop", "io", "testing", "viz"},
+    {"studies"},
     {"__init__"},
     {"__main__", "cli"},
 )

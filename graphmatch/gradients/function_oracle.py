@@ -20,6 +20,7 @@ class FunctionOracle(Oracle):
             those of m variants of the same b problems, variant after variant. It need not be differentiable.
         key: 0-d int64, different for each call: seeds the noise.
         memory: `initial_memory()` of an estimator that adapts itself, the same for all calls; changed in place.
+        instances: (b,) int64, what the noise of each problem follows from; None = its place in the batch.
 
     Example:
         >>> import torch, graphmatch as gm
@@ -34,16 +35,21 @@ class FunctionOracle(Oracle):
     """
 
     def __init__(
-        self, function: Callable[[Tensors], Tensors], key: Tensor | None = None, memory: Tensor | None = None
+        self,
+        function: Callable[[Tensors], Tensors],
+        key: Tensor | None = None,
+        memory: Tensor | None = None,
+        instances: Tensor | None = None,
     ) -> None:
         self.function = function
         self.memory = memory
         self._key = torch.zeros((), dtype=torch.int64) if key is None else key
-        self.tensors = (self._key,)
+        self._instances = instances
+        self.tensors = (self._key, instances)
 
     def with_tensors(self, tensors: Upstream) -> FunctionOracle:
-        """Returns the same oracle with another key."""
-        return FunctionOracle(self.function, tensors[0], self.memory)
+        """Returns the same oracle with another key and other instances."""
+        return FunctionOracle(self.function, tensors[0], self.memory, tensors[1])
 
     def solve(self, costs: Tensors, steps: Upstream | None = None, state: Tensors = ()) -> Solved:
         """Returns the solutions for costs + steps."""
@@ -88,7 +94,7 @@ class FunctionOracle(Oracle):
     def _draw(self, costs: Tensors, noise: Noise) -> Draw:
         batch = costs[0].shape[0]
         keys = self._key.to(costs[0].device).expand(batch)
-        instances = torch.arange(batch, device=costs[0].device)
+        instances = torch.arange(batch, device=costs[0].device) if self._instances is None else self._instances
 
         def standard(place: int, first: int, count: int) -> Tensor:
             shape = costs[place].shape[1:]
