@@ -152,7 +152,8 @@ class _Subject:
             solutions = self.problem.flatten(tuple(self._function(parts)))
         else:
             result = solve(self._task(parts), cast(Solver, self.solver))
-            solutions = self.problem.flatten((result.matching, result.paid_pairs)[: len(parts)])
+            found = (result.matching,) if len(parts) == 1 else (result.matching, result.paid_pairs)
+            solutions = self.problem.flatten(found)
         vertices = self.problem.vertices
         if bool((torch.cdist(solutions.double(), vertices) > 1e-6).all(1).any()):
             return float("inf")
