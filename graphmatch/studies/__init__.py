@@ -1,0 +1,1 @@
+"""Experiments that anyone can repeat from the command line, with their reports."""
