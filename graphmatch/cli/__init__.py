@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import graphmatch
-from graphmatch.cli import info, solve
+from graphmatch.cli import bench, info, solve
 from graphmatch.cli.console import complain
 
 _EPILOG = """\
@@ -16,6 +16,7 @@ examples:
   graphmatch solve car1.dd.xz --time-limit 10        a matching, its cost and a certified lower bound
   graphmatch solve car1.dd.xz --json > answer.json   the same for programs
   graphmatch solve nug30.dat --output found.sln      a permutation for a problem of QAPLIB, as a file
+  graphmatch bench gradients --output report         how good gradient estimators are: table, picture, numbers
 
 Exit codes: 0 done, 1 no valid matching, 2 wrong usage or file, 130 interrupted."""
 
@@ -64,4 +65,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     solve.add_parser(commands)
     info.add_parser(commands)
+    bench.add_parser(commands)
     return parser

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _FIRST_SHOWN = 1.0  # seconds without a sign of life
@@ -70,3 +70,22 @@ def _show_time(done: threading.Event, limit: str) -> None:
             break
     sys.stderr.write(_CLEAR_LINE)
     sys.stderr.flush()
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Yields what shows on a terminal which part of the work has begun, and after how many seconds."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    start = time.monotonic()
+
+    def show(text: str) -> None:
+        sys.stderr.write(f"{_CLEAR_LINE}{time.monotonic() - start:.0f} s: {text}")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write(_CLEAR_LINE)
+        sys.stderr.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,6 +137,11 @@ def run_gradient_study(study: GradientStudy, progress: Callable[[str], None] = l
         >>> errors["symmetric, lambda 0.3"] < errors["leave-one-out"]
         True
     """
+    with _one_thread():
+        return _run(study, progress)
+
+
+def _run(study: GradientStudy, progress: Callable[[str], None]) -> StudyResult:
     start = time.perf_counter()
     progress("the true gradient")
     problem = StudyProblem.random(study.seed, study.reference_samples)
@@ -168,6 +174,17 @@ def run_gradient_study(study: GradientStudy, progress: Callable[[str], None] = l
     )
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The tensors of the study are small: threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class _Entry:
     """An estimator for any number of samples."""
@@ -189,8 +206,8 @@ def _entries(problem: StudyProblem, study: GradientStudy) -> Iterator[_Entry]:
     def perturbed(kind: type[PerturbedOptimizer] = PerturbedOptimizer, **more: Any) -> Callable[[int], Any]:
         return lambda samples: kind(samples=samples, **options, **more)
 
-    def imle(factor: float, kind: type[IMLE] = IMLE, **more: Any) -> Callable[[int], Any]:
-        return lambda samples: kind(samples=samples, step=factor * problem.peak, **options, **more)
+    def imle(lambda_: float, kind: type[IMLE] = IMLE, **more: Any) -> Callable[[int], Any]:
+        return lambda samples: kind(samples=samples, step=lambda_ * problem.peak, **options, **more)
 
     group = "perturbed optimizer"
     always = {"all_samples": True, "unbiased": True}

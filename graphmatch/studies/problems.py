@@ -13,7 +13,7 @@ from graphmatch.solvers import BranchAndBound
 from graphmatch.testing import EnumeratedProblem
 
 NODES, EDGES = 4, 4
-_BLOCK = 1 << 18  # samples of one call
+_BLOCK = 1 << 13  # samples of one call: what they need stays in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +60,10 @@ class StudyProblem:
             self._estimates(estimator, torch.arange(first, min(first + block, repetitions)))
             for first in range(0, repetitions, block)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts).double()
 
     def _estimates(self, estimator: GradientEstimator, instances: Tensor) -> Tensor:
-        leaf = self.costs.expand(len(instances), -1).clone().requires_grad_()
+        leaf = self.costs.float().expand(len(instances), -1).clone().requires_grad_()
         initial = getattr(estimator, "initial_memory", None)
         oracle = FunctionOracle(self.problem.solve, None, None if initial is None else initial(), instances)
         solutions, _ = estimated_solution(estimator, oracle, self.problem.split(leaf), training=True)
@@ -79,7 +79,7 @@ class StudyProblem:
         return self._gradients(leaf, self.problem.flatten(tuple(solutions)))
 
     def _gradients(self, leaf: Tensor, solutions: Tensor) -> Tensor:
-        return torch.autograd.grad((solutions * self.upstream).sum(), leaf)[0]
+        return torch.autograd.grad((solutions * self.upstream.to(leaf)).sum(), leaf)[0]
 
     def gibbs_gradient(self) -> Tensor:
         """Returns (1, d), the exact gradient of the Gibbs distribution of temperature 1."""

@@ -1,0 +1,231 @@
+"""The report of the gradient study: a table, a picture, and the numbers for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import io
+import json
+import math
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from graphmatch import _check
+from graphmatch.io.files import write_bytes
+from graphmatch.studies.gradients import BEST_LAMBDA, LAMBDAS, Row, StudyResult
+
+NAME = "gradients"
+_SUFFIXES = (".md", ".png", ".json")
+_NONE = ""
+
+# Okabe and Ito: distinct for every kind of colour vision.
+_ORANGE, _SKY, _GREEN, _BLUE, _RED, _GREY = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#555555"
+_STYLE = {
+    "font.size": 15,
+    "axes.titlesize": 16,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 2.8,
+    "lines.markersize": 8,
+}
+
+
+def check_picture() -> None:
+    """Refuses to begin what could not be drawn in the end."""
+    if importlib.util.find_spec("matplotlib") is None:
+        text = "graphmatch bench: --output must find matplotlib for its picture; got none installed. "
+        raise ImportError(text + 'Install it with `pip install "graphmatch[viz]"`, or leave --output out.')
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder of the report, before anything is measured.
+
+    Raises:
+        OSError: If it cannot be made.
+        ValueError: If something else has its name, or that of one of its files.
+    """
+    if folder.exists() and not folder.is_dir():
+        cure = "Choose another name."
+        raise ValueError(_check.message("bench", "--output", "name a folder", repr(str(folder)), cure))
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix in _SUFFIXES:
+        # As the report itself will do, so that it cannot fail for want of permission after the work.
+        write_bytes("bench", folder / f".{NAME}{suffix}.check", b"")
+        (folder / f".{NAME}{suffix}.check").unlink()
+
+
+def write_report(result: StudyResult, folder: Path) -> list[Path]:
+    """Writes gradients.md, gradients.png and gradients.json, each as a whole, and returns their paths."""
+    picture = f"\n![Error of gradient estimators]({NAME}.png)\n"
+    contents = (
+        (as_markdown(result) + picture).encode(),
+        as_png(result),
+        (json.dumps(as_json(result), indent=1, allow_nan=False) + "\n").encode(),
+    )
+    paths = [folder / f"{NAME}{suffix}" for suffix in _SUFFIXES]
+    for path, content in zip(paths, contents, strict=True):
+        write_bytes("bench", path, content)
+    return paths
+
+
+def as_json(result: StudyResult) -> dict[str, Any]:
+    """Returns options, versions and figures as one JSON object; what was not measured is null."""
+    content = dataclasses.asdict(result)
+    for row in content["rows"]:
+        row["lambda"] = row.pop("lambda_")
+        row["rmse"] = {str(samples): error for samples, error in row["rmse"].items()}
+    return content
+
+
+def as_markdown(result: StudyResult) -> str:
+    """Returns the report as Markdown, aligned for reading as it is."""
+    study, smallest = result.study, result.study.samples[0]
+    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in result.versions.items())
+    lines = [
+        "# Gradient estimators against the true gradient",
+        "",
+        "Complete matchings of two graphs of 4 nodes and 4 edges: 32 costs, 24 solutions, all enumerated. The truth is the",
+        "gradient of E<g, y(c - Z)> in the costs c, Z standard normal on all of them; g has root mean square 1, and lambda",
+        f"is the factor on it (sigma = 1). {study.repetitions} independent estimates per figure, seed {study.seed}; the",
+        f"reference is known to {100 * result.reference_error:.1g} %. RMSE and bias are relative to the norm of the true",
+        f"gradient, S is the number of samples. Bias: chance subtracted. Cosine: mean, at S = {smallest}. Zero: share of",
+        "estimates with one sample that vanish. p: probability of such a mean if there were no bias.",
+        "",
+        *_table(_header(study.samples), [_cells(row, study.samples) for row in result.rows]),
+    ]
+    if result.versions["pyepo"] is None:
+        lines += ["", 'PyEPO: not installed (`pip install "pyepo>=2.2"`).']
+    couplings = ", ".join(f"{error:.3g} {coupling}" for coupling, error in result.marginals.items())
+    lines += ["", f"RMSE of the mean solutions that the forward pass shows, S = {smallest}: {couplings}."]
+    if result.others:
+        seeds = f"{study.seed + 1} to {study.seed + study.other_problems}"
+        lines += ["", f"Relative RMSE at S = {smallest} on other problems, seeds {seeds}:", ""]
+        rows = [[name, *(f"{each:.2f}" for each in _extent(errors))] for name, errors in result.others.items()]
+        lines += _table(["estimator", "median", "smallest", "largest"], rows)
+    lines += ["", f"{versions}; {result.seconds:.0f} s.", ""]
+    return "\n".join(lines)
+
+
+def _extent(errors: list[float]) -> tuple[float, float, float]:
+    return median(errors), min(errors), max(errors)
+
+
+def _header(samples: tuple[int, ...]) -> list[str]:
+    errors = [f"RMSE, S = {each}" for each in samples]
+    return ["estimator", "by", "solves", *errors, "slope", "bias", "cosine", "zero", "p"]
+
+
+def _cells(row: Row, samples: tuple[int, ...]) -> list[str]:
+    def number(value: float | None, form: str) -> str:
+        return _NONE if value is None else format(value, form)
+
+    bias = _NONE
+    if row.bias is not None:
+        bias = f"{row.bias:.3f}" + (f" +- {row.bias_standard_error:.3f}" if row.bias_standard_error else "")
+    return [
+        f"{row.group}: {row.name}",
+        row.source,
+        row.solves,
+        *(number(row.rmse.get(each), ".3g") for each in samples),
+        number(slope(row), ".2f"),
+        bias,
+        number(row.cosine, ".3f"),
+        number(row.zero_share, ".2f"),
+        number(row.p_value, ".2g"),
+    ]
+
+
+def slope(row: Row) -> float | None:
+    """Returns the exponent by which the error changes with the samples: -1/2 without bias; None if not measured."""
+    if len(row.rmse) < 2:
+        return None
+    (first, error), (last, final) = list(row.rmse.items())[0], list(row.rmse.items())[-1]
+    return math.log(final / error) / math.log(last / first)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(line[place]) for line in [header, *rows]) for place in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)) + " |"
+
+    return [line(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)]
+
+
+def as_png(result: StudyResult) -> bytes:
+    """Returns the picture: error against samples, and against lambda."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        # The canvas is attached by hand: pyplot would choose a backend and keep every figure alive.
+        figure = Figure(figsize=(13, 5.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        _draw_samples(left, result)
+        _draw_lambdas(right, result)
+        buffer = io.BytesIO()
+        # Without the date and the version of matplotlib: the same numbers give the same bytes.
+        figure.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _row(result: StudyResult, name: str) -> Row | None:
+    return next((row for row in result.rows if row.name == name), None)
+
+
+def _draw_samples(axes: Any, result: StudyResult) -> None:
+    lines = {
+        "no baseline": ("perturbed optimizer,\nno baseline", _GREY, ":", "s"),
+        "leave-one-out": ("perturbed optimizer,\nleave-one-out", _ORANGE, "-", "s"),
+        f"one-sided, lambda {BEST_LAMBDA:g}": ("I-MLE, one-sided", _SKY, "-", "o"),
+        f"symmetric, lambda {BEST_LAMBDA:g}": ("I-MLE, symmetric", _BLUE, "-", "o"),
+    }
+    for name, (label, colour, dashes, marker) in lines.items():
+        row = _row(result, name)
+        if row is not None:
+            axes.plot(
+                list(row.rmse), list(row.rmse.values()), color=colour, linestyle=dashes, marker=marker, label=label
+            )
+    samples = result.study.samples
+    axes.set(xscale="log", yscale="log", xlabel="samples S", ylabel="RMSE / norm of the gradient")
+    axes.set_title("Symmetric I-MLE needs the fewest samples")
+    axes.set_xticks(samples, [str(each) for each in samples])
+    axes.minorticks_off()
+    _plain_ticks(axes)
+    axes.legend(fontsize=12.5)
+
+
+def _draw_lambdas(axes: Any, result: StudyResult) -> None:
+    smallest = result.study.samples[0]
+    for form, colour in (("one-sided", _SKY), ("symmetric", _BLUE)):
+        rows = [row for row in (_row(result, f"{form}, lambda {each:g}") for each in LAMBDAS) if row is not None]
+        factors = [row.lambda_ for row in rows]
+        axes.plot(factors, [row.rmse[smallest] for row in rows], color=colour, marker="o", label=f"I-MLE, {form}")
+        biased = [row for row in rows if row.bias is not None and row.bias > 3 * (row.bias_standard_error or 0)]
+        axes.plot([row.lambda_ for row in biased], [row.bias for row in biased], color=colour, linestyle="--")
+    baseline = _row(result, "leave-one-out")
+    if baseline is not None:
+        axes.axhline(baseline.rmse[smallest], color=_ORANGE, label="perturbed optimizer, leave-one-out")
+    default = _row(result, "IMLE, lambda 10 (default)")
+    if default is not None:
+        axes.plot([10], [default.rmse[smallest]], "X", color=_RED, markersize=13, label="PyEPO's I-MLE, its default")
+    axes.plot([], [], color=_GREY, linestyle="--", label="bias alone")
+    axes.set(xscale="log", yscale="log", xlabel="lambda / scale of the noise", ylabel="RMSE / norm of the gradient")
+    axes.set_title(f"lambda = 0.3 is best, S = {smallest}")
+    axes.set_xticks(LAMBDAS, [f"{each:g}" for each in LAMBDAS])
+    axes.minorticks_off()
+    _plain_ticks(axes)
+    axes.legend(fontsize=12.5)
+
+
+def _plain_ticks(axes: Any) -> None:
+    """Labels the error axis in plain numbers."""
+    low, high = axes.get_ylim()
+    ticks = [each for each in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) if low <= each <= high]
+    axes.set_yticks(ticks, [f"{each:g}" for each in ticks])
