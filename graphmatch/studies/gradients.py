@@ -19,7 +19,15 @@ from torch.nn.functional import cosine_similarity
 
 import graphmatch
 from graphmatch import _check
-from graphmatch.gradients import IMLE, BlackBox, GradientEstimator, PerturbedOptimizer
+from graphmatch.gradients import (
+    IMLE,
+    AdaptiveIMLE,
+    BlackBox,
+    GradientEstimator,
+    NegativeIdentity,
+    PerturbedOptimizer,
+    StraightThroughSinkhorn,
+)
 from graphmatch.studies.formulas import IndependentNoise, UndividedIMLE, ZeroNoiseBaseline
 from graphmatch.studies.peers import Peer, pyepo_peers, pyepo_version
 from graphmatch.studies.problems import StudyProblem
@@ -210,7 +218,7 @@ def _entries(problem: StudyProblem, study: GradientStudy) -> Iterator[_Entry]:
         return lambda samples: kind(samples=samples, step=lambda_ * problem.peak, **options, **more)
 
     group = "perturbed optimizer"
-    always = {"all_samples": True, "unbiased": True}
+    always: dict[str, Any] = {"all_samples": True, "unbiased": True}
     yield _Entry(group, "no baseline", perturbed(baseline="none"), "S", **always)
     yield _Entry(group, "zero-noise baseline", perturbed(ZeroNoiseBaseline), "S + 1", source=FORMULA, **always)
     yield _Entry(group, "leave-one-out", perturbed(), "S", **always)
@@ -229,6 +237,10 @@ def _entries(problem: StudyProblem, study: GradientStudy) -> Iterator[_Entry]:
     for coupling in ("antithetic", "orthogonal"):
         name = f"symmetric, lambda {factor:g}, {coupling}"
         yield _Entry(group, name, imle(factor, coupling=coupling), "S + 2S")
+    adaptive = AdaptiveIMLE(samples=16, step=BEST_LAMBDA, rate=0.05, **options)
+    step = problem.adapted_step(adaptive, batch=16, calls=100)
+    name = f"adaptive, at lambda {step / problem.peak:.2g}"
+    yield _Entry(group, name, lambda samples: AdaptiveIMLE(samples=samples, step=step, rate=0, **options), "S + 2S")
     for factor in (BEST_LAMBDA, 1.0, 10.0):
         name = f"one-sided, lambda {factor:g}, not divided by it"
         yield _Entry(group, name, imle(1.0, UndividedIMLE, factor=factor), "S + S", source="torch-imle's formula")
@@ -269,7 +281,10 @@ def _exact(problem: StudyProblem) -> Iterator[tuple[str, Tensor]]:
     """Yields the gradients that have no noise."""
     yield "Gibbs gradient, temperature 1", problem.gibbs_gradient()
     yield "identity", -problem.upstream
-    yield "identity, projected", problem.layer_estimate(graphmatch.NegativeIdentity())
+    yield "identity, projected", problem.layer_estimate(NegativeIdentity())
+    for temperature in (0.1, 1.0):
+        relaxed = StraightThroughSinkhorn(temperature=temperature)
+        yield f"straight-through Sinkhorn, temperature {temperature:g}", problem.layer_estimate(relaxed)
     for factor in (BEST_LAMBDA, 1.0, 10.0):
         yield f"black box, lambda {factor:g}", problem.estimates(BlackBox(step=factor * problem.peak), 1, 1)
 

@@ -88,12 +88,12 @@ def as_markdown(result: StudyResult) -> str:
     lines = [
         "# Gradient estimators against the true gradient",
         "",
-        "Complete matchings of two graphs of 4 nodes and 4 edges: 32 costs, 24 solutions, all enumerated. The truth is the",
-        "gradient of E<g, y(c - Z)> in the costs c, Z standard normal on all of them; g has root mean square 1, and lambda",
-        f"is the factor on it (sigma = 1). {study.repetitions} independent estimates per figure, seed {study.seed}; the",
-        f"reference is known to {100 * result.reference_error:.1g} %. RMSE and bias are relative to the norm of the true",
-        f"gradient, S is the number of samples. Bias: chance subtracted. Cosine: mean, at S = {smallest}. Zero: share of",
-        "estimates with one sample that vanish. p: probability of such a mean if there were no bias.",
+        "Complete matchings of two graphs of 4 nodes and 4 edges: 32 costs, 24 solutions, all enumerated. The truth is",
+        "the gradient of E<g, y(c - Z)> in the costs c, Z standard normal on all of them; g has root mean square 1, and",
+        f"lambda is the factor on it (sigma = 1). {study.repetitions} independent estimates per figure, seed {study.seed}.",
+        f"The truth is known to {100 * result.reference_error:.1g} %. RMSE and bias are relative to its norm, S is the",
+        f"number of samples. Bias: less what chance adds. Cosine: mean, at S = {smallest}. Zero: share of estimates with",
+        "one sample that vanish. p: probability of such a mean if there were no bias.",
         "",
         *_table(_header(study.samples), [_cells(row, study.samples) for row in result.rows]),
     ]
@@ -143,7 +143,7 @@ def slope(row: Row) -> float | None:
     """Returns the exponent by which the error changes with the samples: -1/2 without bias; None if not measured."""
     if len(row.rmse) < 2:
         return None
-    (first, error), (last, final) = list(row.rmse.items())[0], list(row.rmse.items())[-1]
+    (first, error), *_, (last, final) = row.rmse.items()
     return math.log(final / error) / math.log(last / first)
 
 
@@ -181,51 +181,68 @@ def _row(result: StudyResult, name: str) -> Row | None:
 
 def _draw_samples(axes: Any, result: StudyResult) -> None:
     lines = {
-        "no baseline": ("perturbed optimizer,\nno baseline", _GREY, ":", "s"),
-        "leave-one-out": ("perturbed optimizer,\nleave-one-out", _ORANGE, "-", "s"),
-        f"one-sided, lambda {BEST_LAMBDA:g}": ("I-MLE, one-sided", _SKY, "-", "o"),
-        f"symmetric, lambda {BEST_LAMBDA:g}": ("I-MLE, symmetric", _BLUE, "-", "o"),
+        "no baseline": ("perturbed optimizer, no baseline", _GREY, ":", "s", 1),
+        "leave-one-out": ("perturbed optimizer, leave-one-out", _ORANGE, "-", "s", -1),
+        f"one-sided, lambda {BEST_LAMBDA:g}": ("I-MLE, one-sided", _SKY, "-", "o", 1),
+        f"symmetric, lambda {BEST_LAMBDA:g}": ("I-MLE, symmetric", _BLUE, "-", "o", -1),
     }
-    for name, (label, colour, dashes, marker) in lines.items():
-        row = _row(result, name)
-        if row is not None:
-            axes.plot(
-                list(row.rmse), list(row.rmse.values()), color=colour, linestyle=dashes, marker=marker, label=label
-            )
     samples = result.study.samples
+    for name, (label, colour, dashes, marker, side) in lines.items():
+        row = _row(result, name)
+        if row is None:
+            continue
+        errors = list(row.rmse.values())
+        axes.plot(list(row.rmse), errors, color=colour, linestyle=dashes, marker=marker)
+        # Beside the steepest part of the line, above or below it.
+        at = math.sqrt(samples[0] * samples[min(1, len(samples) - 1)])
+        height = math.sqrt(errors[0] * errors[min(1, len(errors) - 1)])
+        align = "left" if side > 0 else "right"
+        _label(axes, label, colour, (at, height), (10 * side, 10 * side), align)
     axes.set(xscale="log", yscale="log", xlabel="samples S", ylabel="RMSE / norm of the gradient")
-    axes.set_title("Symmetric I-MLE needs the fewest samples")
+    axes.set_title(f"Error against samples, lambda = {BEST_LAMBDA:g}")
     axes.set_xticks(samples, [str(each) for each in samples])
-    axes.minorticks_off()
     _plain_ticks(axes)
-    axes.legend(fontsize=12.5)
 
 
 def _draw_lambdas(axes: Any, result: StudyResult) -> None:
     smallest = result.study.samples[0]
-    for form, colour in (("one-sided", _SKY), ("symmetric", _BLUE)):
+    for form, colour, side in (("one-sided", _SKY, 1), ("symmetric", _BLUE, -1)):
         rows = [row for row in (_row(result, f"{form}, lambda {each:g}") for each in LAMBDAS) if row is not None]
-        factors = [row.lambda_ for row in rows]
-        axes.plot(factors, [row.rmse[smallest] for row in rows], color=colour, marker="o", label=f"I-MLE, {form}")
+        errors = [row.rmse[smallest] for row in rows]
+        axes.plot([row.lambda_ for row in rows], errors, color=colour, marker="o")
         biased = [row for row in rows if row.bias is not None and row.bias > 3 * (row.bias_standard_error or 0)]
         axes.plot([row.lambda_ for row in biased], [row.bias for row in biased], color=colour, linestyle="--")
+        where = (LAMBDAS[1], errors[1])
+        _label(axes, f"I-MLE, {form}", colour, where, (8 * side, 8 * side), "left" if side > 0 else "right")
+        if biased and side < 0:
+            _label(axes, "its bias alone", colour, (biased[0].lambda_, biased[0].bias), (14, 0), "left")
     baseline = _row(result, "leave-one-out")
     if baseline is not None:
-        axes.axhline(baseline.rmse[smallest], color=_ORANGE, label="perturbed optimizer, leave-one-out")
+        error = baseline.rmse[smallest]
+        axes.axhline(error, color=_ORANGE)
+        _label(axes, "perturbed optimizer", _ORANGE, (LAMBDAS[-1], error), (0, 8), "right")
     default = _row(result, "IMLE, lambda 10 (default)")
     if default is not None:
-        axes.plot([10], [default.rmse[smallest]], "X", color=_RED, markersize=13, label="PyEPO's I-MLE, its default")
-    axes.plot([], [], color=_GREY, linestyle="--", label="bias alone")
+        error = default.rmse[smallest]
+        axes.plot([LAMBDAS[-1]], [error], "X", color=_RED, markersize=14)
+        _label(axes, "PyEPO's I-MLE\nas it comes", _RED, (LAMBDAS[-1], error), (8, -60), "right")
     axes.set(xscale="log", yscale="log", xlabel="lambda / scale of the noise", ylabel="RMSE / norm of the gradient")
-    axes.set_title(f"lambda = 0.3 is best, S = {smallest}")
+    axes.set_title(f"Error against lambda, S = {smallest}")
     axes.set_xticks(LAMBDAS, [f"{each:g}" for each in LAMBDAS])
-    axes.minorticks_off()
     _plain_ticks(axes)
-    axes.legend(fontsize=12.5)
+
+
+def _label(axes: Any, text: str, colour: str, at: tuple[Any, Any], offset: tuple[float, float], align: str) -> None:
+    """Writes a name beside its line, in its colour: no legend to look up."""
+    vertical = "center" if offset[1] == 0 else "bottom" if offset[1] > 0 else "top"
+    if offset[1] < -20:
+        vertical = "center"
+    axes.annotate(text, at, offset, textcoords="offset points", color=colour, ha=align, va=vertical, fontweight="bold")
 
 
 def _plain_ticks(axes: Any) -> None:
     """Labels the error axis in plain numbers."""
+    axes.minorticks_off()
     low, high = axes.get_ylim()
     ticks = [each for each in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) if low <= each <= high]
     axes.set_yticks(ticks, [f"{each:g}" for each in ticks])

@@ -87,7 +87,7 @@ def _model(problem: StudyProblem) -> Any:
 
     vertices = problem.problem.vertices.numpy()
 
-    class Enumeration(optModel):  # type: ignore[misc]
+    class Enumeration(optModel):
         def _getModel(self) -> tuple[None, range]:  # noqa: N802
             return None, range(vertices.shape[1])
 

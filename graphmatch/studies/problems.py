@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphmatch.gradients import FunctionOracle, GradientEstimator, estimated_solution
+from graphmatch.gradients import AdaptiveIMLE, FunctionOracle, GradientEstimator, estimated_solution
 from graphmatch.layers import MatchingLayer
 from graphmatch.solvers import BranchAndBound
 from graphmatch.testing import EnumeratedProblem
@@ -68,6 +68,17 @@ class StudyProblem:
         oracle = FunctionOracle(self.problem.solve, None, None if initial is None else initial(), instances)
         solutions, _ = estimated_solution(estimator, oracle, self.problem.split(leaf), training=True)
         return self._gradients(leaf, self.problem.flatten(solutions))
+
+    def adapted_step(self, estimator: AdaptiveIMLE, batch: int, calls: int) -> float:
+        """Returns the step of an adaptive estimator after that many calls on batches of this problem."""
+        memory = estimator.initial_memory()
+        costs = self.costs.float().expand(batch, -1)
+        for call in range(calls):
+            leaf = costs.clone().requires_grad_()
+            oracle = FunctionOracle(self.problem.solve, torch.tensor(call), memory)
+            solutions, _ = estimated_solution(estimator, oracle, self.problem.split(leaf), training=True)
+            self._gradients(leaf, self.problem.flatten(solutions))
+        return float(estimator.step_of(memory))
 
     def layer_estimate(self, estimator: GradientEstimator) -> Tensor:
         """Returns (1, d), one estimate through a matching layer, which knows what the solutions do not depend on."""
