@@ -60,7 +60,7 @@ class Difficulty:
 
     landmarks: int = 10
     missing: int = 2
-    turn: float = 45.0
+    turn: float = 90.0
     jitter: float = 0.05
     apart: int = 20
 
@@ -71,7 +71,9 @@ def images(folder: Path) -> dict[str, np.ndarray]:
     for name in _CMU:
         path = folder / "keypoints" / "cmu" / f"{name}_landmarks.csv"
         with path.open(encoding="utf-8", newline="") as lines:
-            rows = sorted((int(r["frame"]), int(r["point"]), float(r["x"]), float(r["y"])) for r in csv.DictReader(lines))
+            rows = sorted(
+                (int(r["frame"]), int(r["point"]), float(r["x"]), float(r["y"])) for r in csv.DictReader(lines)
+            )
         frames = 1 + rows[-1][0]
         found[name] = np.array([row[2:] for row in rows]).reshape(frames, -1, 2)
     path = folder / "keypoints" / "willow" / "pts_coord.json"
