@@ -105,6 +105,8 @@ def solver() -> gm.Portfolio:
 
 def training_loss(layer: gm.MatchingLayer, costs: tuple[Tensor, ...], pairs: Pairs) -> Tensor:
     """Returns the Hamming loss of a batch, or what the layer's estimator has in its place."""
+    if isinstance(layer.gradient, gm.FenchelYoung):
+        return layer.loss(pairs.target, *costs)
     return gm.hamming_loss(layer(*costs)[0], pairs.target)
 
 
@@ -176,14 +178,12 @@ def _run(name: str, experiment: Experiment, seed: int, folder: Path) -> Row:
 
 def all_runs(experiment: Experiment, folder: Path, workers: int) -> list[Row]:
     """Returns a row per seed and estimator."""
-    rows = []
     # Forked workers would inherit the threads of PyTorch in an unusable state.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [
             pool.submit(_run, name, experiment, seed, folder) for seed, name in product(range(experiment.seeds), ARMS)
         ]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="run"):
-            rows.append(job.result())
+        rows = [job.result() for job in tqdm(as_completed(jobs), total=len(jobs), unit="run")]
     order = list(ARMS)
     return sorted(rows, key=lambda row: (order.index(row["estimator"]), row["seed"]))
 

@@ -63,11 +63,11 @@ def section() -> str:
         else f"Less than {100 * MARGIN:.0f} points in some seed: {', '.join(below)}."
     )
     text = (
-        "CMU house and hotel, Willow duck and winebottle, from coordinates alone: 8 of 10 landmarks matched to 10, both "
-        "sides turned by up to 90 degrees and jittered; tested on frames and images that training does not see, without "
-        f"noise. Every run solves {experiment['budget']:,} problems (noisy ones and those of the backward pass "
-        f"included), {experiment['batch']} per step and sample; Adam. Share of landmarks matched correctly, mean ± "
-        f"deviation over {experiment['seeds']} seeds, and points added; the same networks untrained: "
+        "CMU house and hotel, Willow duck and winebottle, from coordinates alone: 8 of 10 landmarks matched to 10, "
+        "both sides turned by up to 90 degrees and jittered; tested without noise on frames and images that training "
+        f"does not see. Every run solves {experiment['budget']:,} problems (noisy ones and those of the backward pass "
+        f"included), a batch of {experiment['batch']} per step; Adam. Share of landmarks matched correctly in percent, "
+        f"mean ± deviation over {experiment['seeds']} seeds, and points added; the same networks untrained: "
         f"{_spread(np.array(list(seeds.values())))}. *CPU s*: training, one thread. *no gradient*: problems of which "
         f"no cost got any. {verdict}"
     )

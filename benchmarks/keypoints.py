@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import graphmatch as gm
-
 Split = Literal["train", "test"]
 
 _CMU = ("house", "hotel")
