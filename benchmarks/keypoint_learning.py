@@ -107,6 +107,8 @@ def training_loss(layer: gm.MatchingLayer, costs: tuple[Tensor, ...], pairs: Pai
     """Returns the Hamming loss of a batch, or what the layer's estimator has in its place."""
     if isinstance(layer.gradient, gm.FenchelYoung):
         return layer.loss(pairs.target, *costs)
+    if isinstance(layer.gradient, gm.ScoreFunction):
+        return layer.expected_loss(lambda matching, _: 1 - accuracy(matching, pairs), *costs).mean()
     return gm.hamming_loss(layer(*costs)[0], pairs.target)
 
 
