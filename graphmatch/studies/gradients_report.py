@@ -21,6 +21,13 @@ _NONE = ""
 
 # Okabe and Ito: distinct for every kind of colour vision.
 _ORANGE, _SKY, _GREEN, _BLUE, _RED, _GREY = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#555555"
+# Name of the row -> label, colour, dashes, marker.
+_LINES = {
+    "no baseline": ("perturbed optimizer", _GREY, ":", "s"),
+    "leave-one-out": ("perturbed optimizer, leave-one-out", _ORANGE, "-", "s"),
+    f"one-sided, lambda {BEST_LAMBDA:g}": ("I-MLE, one-sided", _SKY, "-", "o"),
+    f"symmetric, lambda {BEST_LAMBDA:g}": ("I-MLE, symmetric", _BLUE, "-", "o"),
+}
 _STYLE = {
     "font.size": 15,
     "axes.titlesize": 16,
@@ -88,12 +95,12 @@ def as_markdown(result: StudyResult) -> str:
     lines = [
         "# Gradient estimators against the true gradient",
         "",
-        "Complete matchings of two graphs of 4 nodes and 4 edges: 32 costs, 24 solutions, all enumerated. The truth is",
-        "the gradient of E<g, y(c - Z)> in the costs c, Z standard normal on all of them; g has root mean square 1, and",
-        f"lambda is the factor on it (sigma = 1). {study.repetitions} independent estimates per figure, seed {study.seed}.",
-        f"The truth is known to {100 * result.reference_error:.1g} %. RMSE and bias are relative to its norm, S is the",
-        f"number of samples. Bias: less what chance adds. Cosine: mean, at S = {smallest}. Zero: share of estimates with",
-        "one sample that vanish. p: probability of such a mean if there were no bias.",
+        "Complete matchings of two graphs of 4 nodes and 4 edges: 32 costs, 24 solutions, all enumerated. The truth",
+        "is the gradient of E<g, y(c - Z)> in the costs c, Z standard normal on all of them; g has root mean square 1,",
+        f"and lambda is the factor on it (sigma = 1). {study.repetitions} independent estimates per figure, seed",
+        f"{study.seed}. The truth is known to {100 * result.reference_error:.1g} %. RMSE and bias are relative to its",
+        f"norm, S is the number of samples. Bias: less what chance adds. Cosine: mean, at S = {smallest}. Zero: share",
+        "of estimates with one sample that vanish. p: probability of such a mean if there were no bias.",
         "",
         *_table(_header(study.samples), [_cells(row, study.samples) for row in result.rows]),
     ]
@@ -164,11 +171,12 @@ def as_png(result: StudyResult) -> bytes:
 
     with mpl.rc_context(_STYLE):
         # The canvas is attached by hand: pyplot would choose a backend and keep every figure alive.
-        figure = Figure(figsize=(13, 5.6), layout="constrained")
+        figure = Figure(figsize=(12, 6.2), layout="constrained")
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
         _draw_samples(left, result)
         _draw_lambdas(right, result)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=14)
         buffer = io.BytesIO()
         # Without the date and the version of matplotlib: the same numbers give the same bytes.
         figure.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
@@ -180,24 +188,12 @@ def _row(result: StudyResult, name: str) -> Row | None:
 
 
 def _draw_samples(axes: Any, result: StudyResult) -> None:
-    lines = {
-        "no baseline": ("perturbed optimizer, no baseline", _GREY, ":", "s", 1),
-        "leave-one-out": ("perturbed optimizer, leave-one-out", _ORANGE, "-", "s", -1),
-        f"one-sided, lambda {BEST_LAMBDA:g}": ("I-MLE, one-sided", _SKY, "-", "o", 1),
-        f"symmetric, lambda {BEST_LAMBDA:g}": ("I-MLE, symmetric", _BLUE, "-", "o", -1),
-    }
-    samples = result.study.samples
-    for name, (label, colour, dashes, marker, side) in lines.items():
+    for name, (label, colour, dashes, marker) in _LINES.items():
         row = _row(result, name)
-        if row is None:
-            continue
-        errors = list(row.rmse.values())
-        axes.plot(list(row.rmse), errors, color=colour, linestyle=dashes, marker=marker)
-        # Beside the steepest part of the line, above or below it.
-        at = math.sqrt(samples[0] * samples[min(1, len(samples) - 1)])
-        height = math.sqrt(errors[0] * errors[min(1, len(errors) - 1)])
-        align = "left" if side > 0 else "right"
-        _label(axes, label, colour, (at, height), (10 * side, 10 * side), align)
+        if row is not None:
+            errors = list(row.rmse.values())
+            axes.plot(list(row.rmse), errors, color=colour, linestyle=dashes, marker=marker, label=label)
+    samples = result.study.samples
     axes.set(xscale="log", yscale="log", xlabel="samples S", ylabel="RMSE / norm of the gradient")
     axes.set_title(f"Error against samples, lambda = {BEST_LAMBDA:g}")
     axes.set_xticks(samples, [str(each) for each in samples])
@@ -206,38 +202,23 @@ def _draw_samples(axes: Any, result: StudyResult) -> None:
 
 def _draw_lambdas(axes: Any, result: StudyResult) -> None:
     smallest = result.study.samples[0]
-    for form, colour, side in (("one-sided", _SKY, 1), ("symmetric", _BLUE, -1)):
+    for form, colour in (("one-sided", _SKY), ("symmetric", _BLUE)):
         rows = [row for row in (_row(result, f"{form}, lambda {each:g}") for each in LAMBDAS) if row is not None]
-        errors = [row.rmse[smallest] for row in rows]
-        axes.plot([row.lambda_ for row in rows], errors, color=colour, marker="o")
+        axes.plot([row.lambda_ for row in rows], [row.rmse[smallest] for row in rows], color=colour, marker="o")
         biased = [row for row in rows if row.bias is not None and row.bias > 3 * (row.bias_standard_error or 0)]
         axes.plot([row.lambda_ for row in biased], [row.bias for row in biased], color=colour, linestyle="--")
-        where = (LAMBDAS[1], errors[1])
-        _label(axes, f"I-MLE, {form}", colour, where, (8 * side, 8 * side), "left" if side > 0 else "right")
-        if biased and side < 0:
-            _label(axes, "its bias alone", colour, (biased[0].lambda_, biased[0].bias), (14, 0), "left")
+    axes.plot([], [], color=_GREY, linestyle="--", label="I-MLE: bias alone")
     baseline = _row(result, "leave-one-out")
     if baseline is not None:
-        error = baseline.rmse[smallest]
-        axes.axhline(error, color=_ORANGE)
-        _label(axes, "perturbed optimizer", _ORANGE, (LAMBDAS[-1], error), (0, 8), "right")
+        axes.axhline(baseline.rmse[smallest], color=_ORANGE)
     default = _row(result, "IMLE, lambda 10 (default)")
     if default is not None:
-        error = default.rmse[smallest]
-        axes.plot([LAMBDAS[-1]], [error], "X", color=_RED, markersize=14)
-        _label(axes, "PyEPO's I-MLE\nas it comes", _RED, (LAMBDAS[-1], error), (8, -60), "right")
-    axes.set(xscale="log", yscale="log", xlabel="lambda / scale of the noise", ylabel="RMSE / norm of the gradient")
+        at = [LAMBDAS[-1]], [default.rmse[smallest]]
+        axes.plot(*at, "X", color=_RED, markersize=14, label="PyEPO: I-MLE by default")
+    axes.set(xscale="log", yscale="log", xlabel="lambda / scale of the noise")
     axes.set_title(f"Error against lambda, S = {smallest}")
     axes.set_xticks(LAMBDAS, [f"{each:g}" for each in LAMBDAS])
     _plain_ticks(axes)
-
-
-def _label(axes: Any, text: str, colour: str, at: tuple[Any, Any], offset: tuple[float, float], align: str) -> None:
-    """Writes a name beside its line, in its colour: no legend to look up."""
-    vertical = "center" if offset[1] == 0 else "bottom" if offset[1] > 0 else "top"
-    if offset[1] < -20:
-        vertical = "center"
-    axes.annotate(text, at, offset, textcoords="offset points", color=colour, ha=align, va=vertical, fontweight="bold")
 
 
 def _plain_ticks(axes: Any) -> None:
