@@ -198,7 +198,7 @@ void LawlerSearch::explore(std::int64_t runs, std::int64_t steps, std::int64_t p
     if (run > 0 && run % 2 == 0) start = noisy_matching(1.0f);
     tabu().search(start, steps, steps, goal, random_, *stop_);
     const std::vector<std::int64_t> found = tabu().best();
-    if (!offer(found, Stage::kTabu) && fuse) {
+    if (!offer(found, Stage::kTabu) && fuse && found != best_) {
       fusion().fuse(best_, found);
       tabu().descend(fusion().result(), *stop_);
       offer(tabu().best(), Stage::kFusion);

@@ -20,6 +20,7 @@
 #include "core/move_table.hpp"
 #include "dense.hpp"
 #include "problems.hpp"
+#include "samples.hpp"
 
 namespace graphmatch {
 namespace {
@@ -371,6 +372,11 @@ int main() {
   graphmatch::for_each_problem(5000, 60, 4, 6, 10, graphmatch::check_fusion);
   graphmatch::for_each_problem(6000, 120, 3, 7, 14, graphmatch::check_moves);
   graphmatch::test_dense_problems();
+  graphmatch::test_noise();
+  graphmatch::test_restarted_searches<float>(2000, 30);
+  graphmatch::test_restarted_searches<double>(3000, 30);
+  graphmatch::test_samples<float>(7000, 60);
+  graphmatch::test_samples<double>(8000, 60);
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
