@@ -66,6 +66,12 @@ void DualAscent::restart() {
   }
   message_first_unmatched_.assign(pair_count, costs.has_unmatched_label() ? 0.0f : kBarrier);
   message_second_unmatched_ = message_first_unmatched_;
+  forget_bounds();
+}
+
+void DualAscent::forget_bounds() {
+  is_certified_ = false;
+  pair_minimum_.assign(costs_.pairs.size(), std::numeric_limits<double>::quiet_NaN());
 }
 
 bool DualAscent::load(const DualState& state) {
@@ -95,6 +101,7 @@ bool DualAscent::load(const DualState& state) {
     if (column_may_stay_free) potentials_[k] = std::min(potentials_[k], 0.0f);
   }
   recompute_theta();
+  forget_bounds();
   return true;
 }
 
@@ -141,6 +148,7 @@ void DualAscent::recompute_theta() {
 }
 
 bool DualAscent::iterate() {
+  forget_bounds();
   pass_messages();
   return solve_assignment();
 }

@@ -80,7 +80,7 @@ class DualAscent {
   float message_first_unmatched(std::int64_t pair) const { return message_first_unmatched_[pair]; }
   float message_second_unmatched(std::int64_t pair) const { return message_second_unmatched_[pair]; }
   const float* potentials() const { return potentials_.data(); }
-  double pair_minimum(std::int64_t pair) const;
+  double pair_minimum(std::int64_t pair) const;  // of the present messages
 
  private:
   // The bound with what it is made of, in double.
@@ -90,8 +90,11 @@ class DualAscent {
     std::vector<double> unmatched;    // rows
     std::vector<double> row_minimum;  // rows
   };
-  Certificate certificate() const;
+  const Certificate& certificate() const;  // of the present messages
+  void certify() const;
+  double compute_pair_minimum(std::int64_t pair) const;
 
+  void forget_bounds();
   void pass_messages();
   bool solve_assignment();
   void remove(std::int64_t row, std::int64_t column);
@@ -121,6 +124,11 @@ class DualAscent {
   std::vector<float> unmatched_prices_;
   std::vector<std::int64_t> rounded_;
   double approximate_bound_;
+
+  // Computed when they are asked for, and kept until the messages change.
+  mutable Certificate certificate_;
+  mutable bool is_certified_ = false;
+  mutable std::vector<double> pair_minimum_;  // NaN = unknown
 };
 
 }  // namespace graphmatch

@@ -10,6 +10,7 @@ namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 // min over l of row[l] + b[l], with the unmatched label of the second node.
 GRAPHMATCH_INLINE double row_minimum(const float* row, const float* b, double b_unmatched, std::int64_t stride) {
@@ -72,6 +73,12 @@ double sparse_minimum(const PairCosts& costs, std::int64_t pair, const float* a,
 }  // namespace
 
 double DualAscent::pair_minimum(std::int64_t pair) const {
+  double& known = pair_minimum_[static_cast<std::size_t>(pair)];
+  if (std::isnan(known)) known = compute_pair_minimum(pair);
+  return known;
+}
+
+double DualAscent::compute_pair_minimum(std::int64_t pair) const {
   const float* a = message_first(pair);
   const float* b = message_second(pair);
   const double a_unmatched = static_cast<double>(message_first_unmatched_[pair]);
@@ -85,11 +92,17 @@ double DualAscent::pair_minimum(std::int64_t pair) const {
   return std::min(lowest, sparse_minimum(costs_, pair, a, b, b_unmatched, by_message));
 }
 
-DualAscent::Certificate DualAscent::certificate() const {
+const DualAscent::Certificate& DualAscent::certificate() const {
+  if (!is_certified_) certify();
+  is_certified_ = true;
+  return certificate_;
+}
+
+void DualAscent::certify() const {
   const std::int64_t rows = costs_.rows;
   const std::int64_t columns = costs_.columns;
   const std::int64_t stride = costs_.stride;
-  Certificate found;
+  Certificate& found = certificate_;
   found.theta.resize(rows * columns);
   found.unmatched.assign(rows, costs_.unmatched_cost);
   found.row_minimum.resize(rows);
@@ -152,13 +165,12 @@ DualAscent::Certificate DualAscent::certificate() const {
     error += static_cast<double>(costs_.degree[i] + 2) * (magnitude[i] + std::fabs(lowest)) + total;
   }
   found.bound = bound - kEpsilon * error;
-  return found;
 }
 
 double DualAscent::certified_bound() const { return certificate().bound; }
 
 std::int64_t DualAscent::eliminate(double threshold) {
-  const Certificate found = certificate();
+  const Certificate& found = certificate();
   const std::int64_t columns = costs_.columns;
   // A label's own bound repeats the operations of the certificate with one more difference: the margin covers it.
   const double allowance = threshold - found.bound + kEpsilon * 8.0 * (std::fabs(threshold) + std::fabs(found.bound));
@@ -176,6 +188,7 @@ std::int64_t DualAscent::eliminate(double threshold) {
       ++removed;
     }
   }
+  if (removed > 0) is_certified_ = false;
   return removed;
 }
 
@@ -191,6 +204,7 @@ void DualAscent::remove(std::int64_t row, std::int64_t column) {
     const std::int64_t pair = costs_.incident_pair(entry);
     AlignedVector<float>& messages = costs_.pairs[pair].first == row ? message_first_ : message_second_;
     messages[pair * stride + column] = kBarrier;
+    pair_minimum_[pair] = kUnknown;
   }
 }
 
@@ -200,6 +214,7 @@ void DualAscent::remove_unmatched(std::int64_t row) {
   for (std::int64_t entry = costs_.row_begin(row); entry < costs_.row_begin(row + 1); ++entry) {
     const std::int64_t pair = costs_.incident_pair(entry);
     (costs_.pairs[pair].first == row ? message_first_unmatched_ : message_second_unmatched_)[pair] = kBarrier;
+    pair_minimum_[pair] = kUnknown;
   }
 }
 

@@ -99,10 +99,10 @@ void MoveTable::load(const std::vector<std::int64_t>& start) {
   for (std::int64_t i = 0; i < costs_.rows; ++i) {
     std::copy_n(costs_.unary(i), costs_.stride, gain_.data() + i * costs_.stride);
   }
-  // Without owners nothing but the gains is touched; the matrices are filled afterwards, all at once.
+  // The matrices are filled afterwards, all at once.
   assignment_ = start;
   for (std::int64_t i = 0; i < costs_.rows; ++i) {
-    if (start[i] >= 0) add_neighbour_costs(i, start[i], 1.0f);
+    if (start[i] >= 0) add_to_gains(i, start[i]);
   }
   std::copy(gain_.begin(), gain_.end(), take_.begin());
   for (std::int64_t i = 0; i < costs_.rows; ++i) {
@@ -124,6 +124,25 @@ void MoveTable::set_current(std::int64_t row, float gain) {
   current_[row] = gain;
   const std::int64_t column = assignment_[row];
   if (column >= 0) extra_[column] = partial_ ? unmatched_gain_ - gain : kBarrier;
+}
+
+// Adds what row -> column costs each neighbour of the row to the gains, and to nothing else.
+void MoveTable::add_to_gains(std::int64_t row, std::int64_t column) {
+  for (std::int64_t at = costs_.row_begin(row); at < costs_.row_begin(row + 1); ++at) {
+    const std::int64_t pair = costs_.incident_pair(at);
+    const CostPattern& pattern = costs_.pattern(pair);
+    const float* values = costs_.values(pair);
+    if (costs_.pairs[pair].first == row) {
+      float* gain = gain_.data() + costs_.pairs[pair].second * costs_.stride;
+      const std::int32_t end = pattern.row_begin[column + 1];
+      for (std::int32_t e = pattern.row_begin[column]; e < end; ++e) gain[pattern.column[e]] += values[e];
+    } else {
+      float* gain = gain_.data() + costs_.pairs[pair].first * costs_.stride;
+      const std::int32_t end = pattern.column_begin[column + 1];
+      for (std::int32_t e = pattern.column_begin[column]; e < end; ++e)
+        gain[pattern.row[e]] += values[pattern.entry[e]];
+    }
+  }
 }
 
 // Adds or removes what row -> column costs each neighbour of the row.

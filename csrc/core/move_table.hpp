@@ -52,6 +52,7 @@ class MoveTable {
   };
 
   void assign(std::int64_t row, std::int64_t column);
+  void add_to_gains(std::int64_t row, std::int64_t column);
   void add_neighbour_costs(std::int64_t row, std::int64_t column, float sign);
   void set_current(std::int64_t row, float gain);
   void price_swaps(std::int64_t row, std::int64_t others);

@@ -6,10 +6,11 @@ namespace {
 template <class T>
 void write_mean(const std::vector<std::int64_t>& sums, std::int64_t total, std::int64_t rows, std::int64_t columns,
                 T* mean, std::int64_t stride) {
-  const double divisor = static_cast<double>(total == 0 ? 1 : total);
+  const double divisor = static_cast<double>(total);
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t k = 0; k < columns; ++k) {
-      mean[i * stride + k] = static_cast<T>(static_cast<double>(sums[i * columns + k]) / divisor);
+      const std::int64_t sum = sums[i * columns + k];
+      if (sum != 0) mean[i * stride + k] = static_cast<T>(static_cast<double>(sum) / divisor);
     }
   }
 }

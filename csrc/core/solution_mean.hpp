@@ -28,7 +28,8 @@ class SolutionMean {
   // The same without edges.
   void add(const std::int64_t* assignment, std::int64_t weight);
 
-  // Write the means, rows x columns and edge_count1 x edge_count2 with a leading dimension; zeros if nothing was added.
+  // Write the means, rows x columns and edge_count1 x edge_count2 with a leading dimension, over zeros: most of them
+  // are.
   template <class T>
   void write_matching(T* mean, std::int64_t stride) const;
   template <class T>

@@ -22,24 +22,33 @@ bool TabuSearch::note_if_better() {
 }
 
 double TabuSearch::descend(const std::vector<std::int64_t>& start, Stop& stop) {
+  descend_from(start, stop);
+  return best_value_;
+}
+
+// Returns whether it moved at all.
+bool TabuSearch::descend_from(const std::vector<std::int64_t>& start, Stop& stop) {
   best_value_ = std::numeric_limits<double>::infinity();
   table_.load(start);
   note_if_better();
   // Rounding of the gains can make a cycle of moves look like descent: the exact value must fall every so many steps.
   for (std::int64_t step = 1; !stop.requested(); ++step) {
     const Move move = table_.best_move(0, 0.0f, -kNoise);
-    if (move.row < 0) break;
+    if (move.row < 0) {
+      if (step == 1) return false;
+      break;
+    }
     table_.apply(move, 0);
     if (step % costs_.rows == 0 && !note_if_better()) break;
   }
   note_if_better();
-  return best_value_;
+  return true;
 }
 
 double TabuSearch::search(const std::vector<std::int64_t>& start, std::int64_t steps, std::int64_t patience,
                           double goal, Random& random, Stop& stop) {
-  descend(start, stop);
-  table_.load(best_);
+  // Gains that moves have summed up are computed afresh.
+  if (descend_from(start, stop)) table_.load(best_);
   const std::int64_t size = std::max<std::int64_t>(std::min(costs_.rows, costs_.columns), 2);
   const std::int64_t shortest = size / 5;
   double value = best_value_;  // of the present matching, as the gains see it

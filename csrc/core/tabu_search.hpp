@@ -30,6 +30,7 @@ class TabuSearch {
 
  private:
   bool note_if_better();
+  bool descend_from(const std::vector<std::int64_t>& start, Stop& stop);
 
   const PairCosts& costs_;
   MoveTable table_;
