@@ -84,7 +84,7 @@ class MatchingOracle(Oracle):
         if steps is not None:
             _, objective, bound, status, *_ = report
             self._note(objective[None, None], bound[None, None], status[None, None])
-        return Solved(tuple(outputs[:count]), tuple(outputs[count + REPORT_SIZE :]), report)
+        return Solved(tuple(outputs[:count]), tuple(outputs[count + REPORT_SIZE :]), report, report[1])
 
     def sample(
         self,

@@ -32,11 +32,13 @@ class Solved(NamedTuple):
         solutions: One 0/1 tensor per cost tensor, shaped as it.
         state: What a later call may start from, or nothing.
         report: What the oracle has to say about its answers, or nothing; `Oracle.report_size` tensors.
+        objective: (b,), not finite where there is no solution; None where all problems have one.
     """
 
     solutions: Tensors
     state: Tensors = ()
     report: Tensors = ()
+    objective: Tensor | None = None
 
 
 class Sampled(NamedTuple):

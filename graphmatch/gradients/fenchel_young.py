@@ -83,7 +83,8 @@ class FenchelYoung(PerturbedOptimizer):
                 solved = oracle.solve(fixed)
                 means, report = solved.solutions, solved.report
                 least = oracle.objective(fixed, means)
-                total = torch.ones_like(least)
+                known = least if solved.objective is None else solved.objective
+                total = torch.isfinite(known).to(least.dtype)
             aims = tuple(target.to(cost.dtype) for target, cost in zip(targets, fixed, strict=True))
             # Without any solution there is nothing to compare the target with.
             value = torch.where(total > 0, oracle.objective(fixed, aims) - least, 0.0).to(fixed[0].dtype)
