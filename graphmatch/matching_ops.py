@@ -114,9 +114,10 @@ class _Batch:
         signs: tuple[float, ...],
         keep: bool,
         reliability: Reliability,
+        with_center: bool,
     ) -> SampleAnswers:
         """Returns the same from any solver, which is given copies of the problems."""
-        center = self.result(problem) if self.state is None else None
+        center = self.result(problem) if with_center else None
         batch = self if center is None else replace(self, state=center.state)
         draws = partial(batch.draw, noise)
         solve_copies = partial(batch.answers, problem)
@@ -239,17 +240,22 @@ def _matching_sample(
     unmatched_cost: float | None,
     solver: int,
 ) -> list[Tensor]:
-    """Mean solutions of costs - noise + sign * steps; without a state, the problems without noise are solved first."""
+    """Mean solutions of costs - noise + sign * steps; without a state, the problems without noise are solved first.
+
+    Reported are those only where there are no steps: a backward pass has no use for them.
+    """
     noises = Noise(samples, noise_scale, noise, coupling, everywhere, seed)
     batch = _Batch(kind, tuple(costs), context, unmatched_cost, _solvers[solver], _state_of(kind, state))
     problem = batch.problem()
     limit = Reliability(open_gap, weigh)
+    reports_center = _reports_center(steps, state)
     sampled = batch.native_samples(problem, noises, tuple(steps), tuple(signs), keep, limit)
     if sampled is None:
-        sampled = batch.samples(problem, noises, tuple(steps), tuple(signs), keep, limit)
-    center = _no_center(costs[0]) if sampled.center is None else _center_report(sampled.center)
+        sampled = batch.samples(problem, noises, tuple(steps), tuple(signs), keep, limit, reports_center)
+    known = sampled.center if reports_center else None
+    center = _no_center(costs[0]) if known is None else _center_report(known)
     kept = [] if sampled.assignment is None else [sampled.assignment]
-    kept_state = [] if sampled.center is None else _state_tensors(kind, sampled.center.state)
+    kept_state = [] if known is None else _state_tensors(kind, known.state)
     return [*sampled.means, *kept, *center, *sampled.certificates, *kept_state]
 
 
@@ -271,6 +277,10 @@ def _matching_scores(
     batch = _Batch(kind, tuple(costs), context, None, None, None)
     sums = weighted_scores(partial(batch.draw, noises), batch.costs, noises, weights)
     return [each for each in sums if each is not None]
+
+
+def _reports_center(steps: Sequence[Tensor | None], state: Sequence[Tensor]) -> bool:
+    return len(state) == 0 and all(step is None for step in steps)
 
 
 def _empty_state(costs: Sequence[Tensor], kind: str, solver: Solver | None) -> list[Tensor]:
@@ -319,8 +329,9 @@ def _matching_sample_fake(
     first = costs[0]
     means = [cost.new_empty(len(signs), *cost.shape) for cost in costs]
     kept = [first.new_empty((len(signs), samples, *first.shape[:2]), dtype=torch.int64)] if keep else []
-    center = _no_center(first) if state else _empty_center(first)
-    kept_state = [] if state else _empty_state(costs, kind, _solvers[solver])
+    reports_center = _reports_center(steps, state)
+    center = _empty_center(first) if reports_center else _no_center(first)
+    kept_state = _empty_state(costs, kind, _solvers[solver]) if reports_center else []
     return [*means, *kept, *center, *_no_samples(first, len(signs), samples), *kept_state]
 
 

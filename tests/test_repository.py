@@ -28,8 +28,8 @@ LAYERS = (
     {"matching_kinds", "matching_ops", "matching_oracle", "matching_projection", "matching_relaxation"},
     {"alignment", "assignment", "layers", "losses", "multigraph", "quadratic", "released"},
     {"interop", "io", "testing", "viz"},
-    {"studies"},
     {"__init__"},
+    {"studies"},
     {"__main__", "cli"},
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
