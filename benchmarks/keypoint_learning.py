@@ -48,7 +48,7 @@ class Experiment:
         measurements: Shares of the budget after which the test accuracy is measured.
     """
 
-    budget: int = 48_000
+    budget: int = 32_000
     batch: int = 32
     pool: int = 4096
     tested: int = 512
@@ -63,18 +63,31 @@ class Arm:
     Attributes:
         gradient: The estimator.
         learning_rate: Of Adam.
+        budget: Factor on the budget of the experiment.
     """
 
     gradient: gm.GradientEstimator
     learning_rate: float = 3e-3
+    budget: float = 1.0
 
+
+# Estimators of large variance want much noise and small steps.
+_SCORE: dict[str, Any] = {"samples": 4, "noise_scale": 1.0, "noise": "gaussian", "perturb": "unary"}
 
 ARMS: dict[str, Arm] = {
-    "BlackBox": Arm(gm.BlackBox(step=1.0)),
-    "IMLE, 1 sample": Arm(gm.IMLE(step=3.0)),
+    "BlackBox": Arm(gm.BlackBox(step=0.3), 1e-2),
+    "NegativeIdentity": Arm(gm.NegativeIdentity(normalise=True)),
+    "StraightThroughSinkhorn": Arm(gm.StraightThroughSinkhorn(temperature=0.3)),
+    "IMLE, 1 sample": Arm(gm.IMLE(step=1.0, noise_scale=0.1)),
     "IMLE, 1 sample, one-sided": Arm(gm.IMLE(step=3.0, symmetric=False)),
     "IMLE, 8 samples": Arm(gm.IMLE(samples=8, step=3.0), 1e-2),
-    "IMLE, 8 samples, one-sided": Arm(gm.IMLE(samples=8, step=3.0, symmetric=False), 1e-2),
+    "IMLE, 8 samples, one-sided": Arm(gm.IMLE(samples=8, step=3.0, noise_scale=0.1, symmetric=False), 1e-2),
+    "AdaptiveIMLE, 1 sample": Arm(gm.AdaptiveIMLE(step=3.0, noise_scale=0.1, wanted_changes=8.0, rate=0.05)),
+    "FenchelYoung, 1 sample": Arm(gm.FenchelYoung(perturb="unary")),
+    "FenchelYoung, 8 samples": Arm(gm.FenchelYoung(samples=8, perturb="unary")),
+    "PerturbedOptimizer": Arm(gm.PerturbedOptimizer(**_SCORE), 1e-3),
+    "PerturbedOptimizer, budget x 5": Arm(gm.PerturbedOptimizer(**_SCORE | {"samples": 16}), budget=5.0),
+    "ScoreFunction": Arm(gm.ScoreFunction(**_SCORE), 1e-3),
 }
 
 
@@ -136,9 +149,10 @@ def train(
     untrained = tested(network, unseen)
     curve = [[0, untrained.mean().item()]]
     zero, steps, seconds, wall = 0, 0, 0.0, 0.0
+    budget = arm.budget * experiment.budget
     for share in experiment.measurements:
         start, wall_start = time.process_time(), time.perf_counter()
-        while counting.count < share * experiment.budget:
+        while counting.count < share * budget:
             pairs = pool.take(torch.randint(experiment.pool, (experiment.batch,), generator=order))
             costs = network(pairs)
             for cost in costs[:2]:
