@@ -48,8 +48,9 @@ format: $(DEV)  ## rewrite the sources in the house format
 bench: $(BENCH)  ## measure speed and quality, with the peers in the same run
 	$(BIN)/pytest benchmarks --benchmark-only
 
-bench-report: $(BENCH)  ## run the learning experiment and write benchmarks/results/report.md
+bench-report: $(BENCH)  ## run the learning experiments and write benchmarks/results/report.md
 	$(BIN)/python -m benchmarks.alignment
+	$(BIN)/python -m benchmarks.keypoint_learning
 	$(BIN)/python -m benchmarks.report
 
 sanitize: build/sanitize/address build/sanitize/thread  ## run the native tests under ASan, UBSan and TSan

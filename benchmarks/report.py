@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import alignment, qap_dense_report, qap_report
+from benchmarks import alignment, keypoint_report, qap_dense_report, qap_report
 from benchmarks.machine import RESULTS
 from benchmarks.output import write_text
 from benchmarks.tables import Row, find, milliseconds, number, percent, table, values
@@ -196,6 +196,9 @@ def main() -> int:
             parts += [f"## {title}", section(own)]
     if alignment.JSON.exists():
         parts += ["## Learning from the alignment loss alone", _learning()]
+    if keypoint_report.JSON.exists():
+        origin = f"Measured with: {_origin(keypoint_report.stored())}."
+        parts += ["## Learning to match landmarks", keypoint_report.section(), origin]
     write_text(REPORT, "\n\n".join(parts) + "\n")
     sys.stdout.write(f"{REPORT}\n")
     return 0

@@ -54,9 +54,11 @@ ARMS = {
     "imle_one_sided": Arm(gm.IMLE(step=3.0, symmetric=False)),
     "imle_eight_samples": Arm(gm.IMLE(samples=8, step=3.0, coupling="orthogonal")),
     "imle_sign": Arm(gm.IMLE(step=3.0, target="sign")),
+    "adaptive_imle": Arm(gm.AdaptiveIMLE(step=3.0, wanted_changes=4.0, rate=0.05)),
     "perturbed_optimizer": Arm(gm.PerturbedOptimizer(**SCORE), 3e-3, steps=100, margin=0.15),
     "score_function": Arm(gm.ScoreFunction(**SCORE), 3e-3, steps=100, margin=0.15),
     "fenchel_young": Arm(gm.FenchelYoung(perturb="unary")),
+    "straight_through_sinkhorn": Arm(gm.StraightThroughSinkhorn(temperature=0.3)),
     "negative_identity": Arm(gm.NegativeIdentity(normalise=True), margin=0.12),
 }
 
@@ -122,6 +124,11 @@ def gain(arm: Arm, training: Pairs, unseen: Pairs, batch: int = 16) -> float:
 @pytest.fixture(scope="module")
 def unseen() -> Pairs:
     return deformed(200, seed=1)
+
+
+def test_every_estimator_is_tested():
+    estimators = {name for name in gm.gradients.__all__ if hasattr(getattr(gm.gradients, name), "__dataclass_fields__")}
+    assert {type(arm.gradient).__name__ for arm in ARMS.values()} == estimators - {"Forward"}
 
 
 @pytest.mark.parametrize("arm", [pytest.param(arm, id=name) for name, arm in ARMS.items()])
