@@ -155,15 +155,18 @@ void MoveTable::add_neighbour_costs(std::int64_t row, std::int64_t column, float
     const std::int64_t neighbour = is_first ? costs_.pairs[pair].second : costs_.pairs[pair].first;
     float* gain = gain_.data() + neighbour * costs_.stride;
     float* take = take_.data() + neighbour * costs_.stride;
+    const std::int64_t* owner = owner_.data();
+    float* swap = swap_.data();
+    const std::int64_t row_stride = row_stride_;
     auto add = [&](std::int32_t k, float cost) {
       gain[k] += cost;
       take[k] += cost;
-      const std::int64_t owner = owner_[k];
-      if (owner < 0) return;
-      if (owner == neighbour) {
+      const std::int64_t other = owner[k];
+      if (other < 0) return;
+      if (other == neighbour) {
         set_current(neighbour, current_[neighbour] + cost);
       } else {
-        swap_[std::max(neighbour, owner) * row_stride_ + std::min(neighbour, owner)] += cost;
+        swap[std::max(neighbour, other) * row_stride + std::min(neighbour, other)] += cost;
       }
     };
     if (is_first) {

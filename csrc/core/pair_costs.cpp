@@ -229,6 +229,8 @@ void PairCosts::build_pattern(CostPattern& pattern, const std::int64_t* edges, s
     pattern.row_begin[k + 1] += pattern.row_begin[k];
     pattern.column_begin[k + 1] += pattern.column_begin[k];
   }
+  constexpr std::int64_t kMostColumns = 96;  // whose places are few enough to stay in the cache
+  pattern.places.assign(static_cast<std::size_t>(columns <= kMostColumns ? columns * columns : 0), -1);
   pattern.row.resize(pattern.column.size());
   pattern.entry.resize(pattern.column.size());
   std::copy(pattern.column_begin.begin(), pattern.column_begin.end(), place.begin());
@@ -236,6 +238,7 @@ void PairCosts::build_pattern(CostPattern& pattern, const std::int64_t* edges, s
     for (std::int32_t e = pattern.row_begin[k]; e < pattern.row_begin[k + 1]; ++e) {
       const std::int32_t at = place[pattern.column[e]]++;
       pattern.row[at] = k;
+      if (!pattern.places.empty()) pattern.places[k * columns + pattern.column[e]] = e;
       pattern.entry[at] = e;
     }
   }

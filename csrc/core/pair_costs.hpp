@@ -35,11 +35,13 @@ struct CostPattern {
   std::vector<std::int32_t> forward;       // entry of each right edge (k, l), -1 for loops
   std::vector<std::int32_t> backward;      // entry of its reverse (l, k)
   bool repeats = false;                    // whether two right edges share an entry
+  std::vector<std::int32_t> places;        // entry of each (k, l), -1 = none; empty where that is too large
 
   std::int64_t size() const { return static_cast<std::int64_t>(column.size()); }
 
   // Place of (k, l), or -1.
   std::int64_t find(std::int64_t k, std::int64_t l) const {
+    if (!places.empty()) return places[k * (static_cast<std::int64_t>(row_begin.size()) - 1) + l];
     constexpr std::int32_t kShort = 16;  // entries that are scanned faster than searched
     const std::int32_t* begin = column.data() + row_begin[k];
     const std::int32_t* end = column.data() + row_begin[k + 1];
