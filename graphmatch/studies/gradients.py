@@ -6,6 +6,7 @@ solution. Every estimate is repeated with independent noise; errors are relative
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-import graphmatch
 from graphmatch import _check
 from graphmatch.gradients import (
     IMLE,
@@ -140,7 +140,8 @@ def run_gradient_study(study: GradientStudy, progress: Callable[[str], None] = l
 
     Example:
         >>> from graphmatch.studies.gradients import GradientStudy, run_gradient_study
-        >>> result = run_gradient_study(GradientStudy(samples=(16,), repetitions=40, other_problems=0))
+        >>> quick = GradientStudy(samples=(16,), repetitions=40, other_problems=0, reference_samples=5000)
+        >>> result = run_gradient_study(quick)
         >>> errors = {row.name: row.rmse.get(16) for row in result.rows}
         >>> errors["symmetric, lambda 0.3"] < errors["leave-one-out"]
         True
@@ -173,7 +174,7 @@ def _run(study: GradientStudy, progress: Callable[[str], None]) -> StudyResult:
         others=_others(study, progress),
         reference_error=float(problem.covariance.trace().sqrt() / problem.reference.norm()),
         versions={
-            "graphmatch": graphmatch.__version__,
+            "graphmatch": importlib.metadata.version("graphmatch"),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "pyepo": version,
@@ -205,6 +206,7 @@ class _Entry:
     all_samples: bool = False
     unbiased: bool = False
     source: str = OWN
+    errors: float = 0.0  # share of the solver's answers
 
 
 def _entries(problem: StudyProblem, study: GradientStudy) -> Iterator[_Entry]:
@@ -237,6 +239,9 @@ def _entries(problem: StudyProblem, study: GradientStudy) -> Iterator[_Entry]:
     for coupling in ("antithetic", "orthogonal"):
         name = f"symmetric, lambda {factor:g}, {coupling}"
         yield _Entry(group, name, imle(factor, coupling=coupling), "S + 2S")
+    for share in (0.05, 0.2):
+        name = f"symmetric, lambda {factor:g}, {100 * share:g} % second best"
+        yield _Entry(group, name, imle(factor), "S + 2S", errors=share)
     adaptive = AdaptiveIMLE(samples=16, step=BEST_LAMBDA, rate=0.05, **options)
     step = problem.adapted_step(adaptive, batch=16, calls=100)
     name = f"adaptive, at lambda {step / problem.peak:.2g}"
@@ -250,14 +255,14 @@ def _measured(entry: _Entry, problem: StudyProblem, study: GradientStudy) -> Row
     smallest = study.samples[0]
     rmse = {}
     for samples in study.samples if entry.all_samples else (smallest,):
-        found = problem.estimates(entry.make(samples), samples, study.repetitions)
+        found = problem.estimates(entry.make(samples), samples, study.repetitions, entry.errors)
         rmse[samples] = relative_rmse(found, problem.reference)
         if samples == smallest:
             cosine = float(cosine_similarity(found, problem.reference[None]).mean())
             p_value = _p_value(found, problem) if entry.unbiased else None
     # `found` is of the largest number of samples measured, whose mean is the surest.
     bias = bias_of(found, problem.reference, problem.covariance)
-    single = problem.estimates(entry.make(1), 1, _SINGLE)
+    single = problem.estimates(entry.make(1), 1, _SINGLE, entry.errors)
     return Row(
         group=entry.group,
         name=entry.name,

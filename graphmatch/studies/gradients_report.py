@@ -100,7 +100,8 @@ def as_markdown(result: StudyResult) -> str:
         f"and lambda is the factor on it (sigma = 1). {study.repetitions} independent estimates per figure, seed",
         f"{study.seed}. The truth is known to {100 * result.reference_error:.1g} %. RMSE and bias are relative to its",
         f"norm, S is the number of samples. Bias: less what chance adds. Cosine: mean, at S = {smallest}. Zero: share",
-        "of estimates with one sample that vanish. p: probability of such a mean if there were no bias.",
+        "of estimates with one sample that vanish. Second best: what the solver returns by mistake. p: probability of",
+        "such a mean if there were no bias.",
         "",
         *_table(_header(study.samples), [_cells(row, study.samples) for row in result.rows]),
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from graphmatch.gradients import AdaptiveIMLE, FunctionOracle, GradientEstimator, estimated_solution
+from graphmatch.gradients.base import Tensors
 from graphmatch.layers import MatchingLayer
 from graphmatch.solvers import BranchAndBound
 from graphmatch.testing import EnumeratedProblem
@@ -53,19 +55,35 @@ class StudyProblem:
         """Largest entry of the upstream gradient: lambda g is the perturbation of size lambda * peak."""
         return float(self.upstream.abs().amax())
 
-    def estimates(self, estimator: GradientEstimator, samples: int, repetitions: int) -> Tensor:
-        """Returns (repetitions, d) independent estimates."""
+    def estimates(self, estimator: GradientEstimator, samples: int, repetitions: int, errors: float = 0.0) -> Tensor:
+        """Returns (repetitions, d) independent estimates, with a solver that errs in this share of its answers."""
         block = max(_BLOCK // samples, 1)
+        solve = self._fallible(errors) if errors else self.problem.solve
         parts = [
-            self._estimates(estimator, torch.arange(first, min(first + block, repetitions)))
+            self._estimates(estimator, solve, torch.arange(first, min(first + block, repetitions)))
             for first in range(0, repetitions, block)
         ]
         return torch.cat(parts).double()
 
-    def _estimates(self, estimator: GradientEstimator, instances: Tensor) -> Tensor:
+    def _fallible(self, share: float) -> Callable[[Tensors], Tensors]:
+        """Returns a solver that takes the second best solution in a random share of its answers."""
+        generator = torch.Generator().manual_seed(0)
+
+        def solve(costs: Tensors) -> Tensors:
+            flat = self.problem.flatten(costs)
+            vertices = self.problem.vertices.to(flat)
+            best, second = (flat @ vertices.T).topk(2, largest=False).indices.unbind(1)
+            wrong = torch.rand(len(flat), generator=generator) < share
+            return self.problem.split(vertices[torch.where(wrong, second, best)])
+
+        return solve
+
+    def _estimates(
+        self, estimator: GradientEstimator, solve: Callable[[Tensors], Tensors], instances: Tensor
+    ) -> Tensor:
         leaf = self.costs.float().expand(len(instances), -1).clone().requires_grad_()
         initial = getattr(estimator, "initial_memory", None)
-        oracle = FunctionOracle(self.problem.solve, None, None if initial is None else initial(), instances)
+        oracle = FunctionOracle(solve, None, None if initial is None else initial(), instances)
         solutions, _ = estimated_solution(estimator, oracle, self.problem.split(leaf), training=True)
         return self._gradients(leaf, self.problem.flatten(solutions))
 
