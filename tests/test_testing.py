@@ -135,7 +135,18 @@ def test_statistics_know_bias_from_noise():
 
 @pytest.mark.parametrize(
     "estimator",
-    [GOOD, gm.IMLE(), replace(GOOD, symmetric=False), replace(GOOD, noise="gumbel", step=1.0), gm.BlackBox()],
+    [
+        GOOD,
+        gm.IMLE(),
+        replace(GOOD, symmetric=False),
+        replace(GOOD, noise="gumbel", step=1.0),
+        replace(GOOD, samples=32, coupling="orthogonal"),
+        gm.IMLE(samples=8, noise="sum_of_gamma"),
+        gm.AdaptiveIMLE(samples=8),
+        gm.BlackBox(),
+        gm.NegativeIdentity(),
+        gm.NegativeIdentity(normalise=True),
+    ],
     ids=repr,
 )
 def test_good_estimators_pass(estimator: gm.GradientEstimator):
@@ -143,6 +154,27 @@ def test_good_estimators_pass(estimator: gm.GradientEstimator):
     assert report.passed
     assert report.deterministic
     assert str(report).endswith("passed")
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        gm.PerturbedOptimizer(),
+        gm.PerturbedOptimizer(noise="gaussian", noise_scale=2.0, coupling="antithetic"),
+        gm.ScoreFunction(perturb="unary", baseline="none"),
+        gm.FenchelYoung(coupling="orthogonal", samples=64),
+    ],
+    ids=repr,
+)
+def test_unbiased_estimators_pass(estimator: gm.PerturbedOptimizer):
+    report = check_gradient_estimator(estimator, largest_bias=0.0, raise_on_failure=True)
+    assert report.bias_p_value > 1e-3
+
+
+def test_estimators_that_need_a_relaxation_pass_with_a_solver():
+    assert check_gradient_estimator(gm.StraightThroughSinkhorn(temperature=1.0), gm.BranchAndBound()).passed
+    with pytest.raises(TypeError, match="relaxation"):
+        check_gradient_estimator(gm.StraightThroughSinkhorn())
 
 
 @pytest.mark.parametrize("solver", [gm.BranchAndBound(), gm.Portfolio(), QUADRATIC.solve], ids=repr)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from graphmatch import _check
 from graphmatch.gradients import FunctionOracle, GradientEstimator, estimated_solution
-from graphmatch.gradients.base import Tensors
+from graphmatch.gradients.base import Tensors, Upstream
 from graphmatch.layers import MatchingLayer
 from graphmatch.problem import LawlerProblem, LinearProblem, Problem
 from graphmatch.solve import solve
 from graphmatch.solvers import Solver
-from graphmatch.testing.enumeration import EnumeratedProblem
+from graphmatch.testing.enumeration import NOISES, EnumeratedProblem
 from graphmatch.testing.report import GradientReport
 from graphmatch.testing.statistics import bias_of, mean_test, relative_rmse
 
@@ -46,7 +46,7 @@ def check_gradient_estimator(
     columns of complete matchings balance, exactly or within the noise; equal calls give equal gradients; a problem's
     gradient does not depend on its batch; the spread falls by 2.0 +- 0.2 when the samples quadruple (independent noise
     only); the bias stays below `largest_bias`; some gradient is not zero; the solver is optimal up to 1e-4. Everything
-    is in float64, on the CPU.
+    is in float64, on the CPU. A solver is called for some hundred thousand tiny problems: give it quick options.
 
     Args:
         estimator: Anything with the methods of `GradientEstimator`. Its attributes `samples`, `noise`, `noise_scale`
@@ -55,7 +55,7 @@ def check_gradient_estimator(
             solutions, as in `FunctionOracle`; None enumerates.
         problem: What to solve; None = complete matchings of two graphs of 4 nodes and 4 edges.
         noise: "gaussian" or "gumbel", the noise whose smoothed loss counts as the truth; None = that of the estimator,
-            or Gaussian.
+            or Gaussian. Sum-of-Gamma noise is compared with Gumbel noise, and its bias not judged.
         noise_scale: Of that noise, in units of the costs; the costs have this scale too. None = that of the estimator,
             or 1.
         everywhere: Whether that noise is on all costs, or on the first cost tensor only, whose gradient then is the
@@ -87,9 +87,12 @@ def check_gradient_estimator(
     if replicates <= size:
         rule = f"be more than {size}, the number of costs"
         raise ValueError(_check.message("check_gradient_estimator", "replicates", rule, replicates, "Take 5 times it."))
-    known = noise_scale is not None or hasattr(estimator, "noise_scale")
+    kind = str(getattr(estimator, "noise", "gaussian") if noise is None else noise)
+    # Noise without a known density: the nearest that has one.
+    approximate = noise is None and kind not in NOISES
+    known = not approximate and (noise_scale is not None or hasattr(estimator, "noise_scale"))
     truth = _Truth(
-        kind=str(getattr(estimator, "noise", "gaussian") if noise is None else noise),
+        kind="gumbel" if approximate else kind,
         scale=float(getattr(estimator, "noise_scale", 1.0) if noise_scale is None else noise_scale),
         everywhere=getattr(estimator, "perturb", "all") == "all" if everywhere is None else everywhere,
     )
@@ -109,6 +112,33 @@ class _Truth:
     kind: str
     scale: float
     everywhere: bool
+
+
+class _EnumerationOracle(FunctionOracle):
+    """A function whose solutions are known, and with them the directions in the costs that they do not depend on."""
+
+    def __init__(
+        self,
+        function: Callable[[Tensors], Tensors],
+        key: Tensor | None,
+        memory: Tensor | None,
+        instances: Tensor | None,
+        problem: EnumeratedProblem,
+    ) -> None:
+        super().__init__(function, key, memory, instances)
+        self._problem = problem
+
+    def with_tensors(self, tensors: Upstream) -> FunctionOracle:
+        """Returns the same oracle with another key and other instances."""
+        return _EnumerationOracle(self.function, tensors[0], self.memory, tensors[1], self._problem)
+
+    def centred(self, costs: Tensors, gradients: Upstream) -> Upstream:
+        """Returns the gradients' projection on the differences of solutions."""
+        given = tuple(torch.zeros_like(c) if g is None else g for c, g in zip(costs, gradients, strict=True))
+        vertices = self._problem.vertices
+        differences = (vertices[1:] - vertices[0]).to(given[0])
+        projection = torch.linalg.pinv(differences) @ differences
+        return self._problem.split(self._problem.flatten(given) @ projection)
 
 
 @dataclass(frozen=True)
@@ -134,9 +164,9 @@ class _Subject:
             edges = (self.problem.edges1, self.problem.edges2) if len(costs) == 2 else ()
             answer = layer(*costs, *edges, instances=instances, step=0)
             return answer if isinstance(answer, tuple) else (answer,)
-        oracle = FunctionOracle(self._function, instances=instances)
         initial = getattr(self.estimator, "initial_memory", None)
-        oracle.memory = None if initial is None else initial()
+        memory = None if initial is None else initial()
+        oracle = _EnumerationOracle(self._function, None, memory, instances, self.problem)
         return estimated_solution(self.estimator, oracle, costs, training=True)[0]
 
     @property

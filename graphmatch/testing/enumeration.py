@@ -14,6 +14,7 @@ from torch import Tensor
 from graphmatch import _check
 from graphmatch.gradients.base import Tensors
 
+NOISES = ("gaussian", "gumbel")
 _LARGEST_N = 7  # 5040 matchings
 _BLOCK_ENTRIES = 1 << 20  # of (samples, solutions, costs) at a time
 
@@ -214,7 +215,7 @@ class EnumeratedProblem:
 
     def _noise(self, kind: str, samples: int, seed: int, everywhere: bool) -> Iterator[Tensor]:
         """Yields (count, d) standard noise, `samples` rows in all."""
-        if kind not in ("gaussian", "gumbel"):
+        if kind not in NOISES:
             cure = "Both have a density."
             raise ValueError(
                 _check.message("smoothed_gradient", "noise", "be 'gaussian' or 'gumbel'", repr(kind), cure)
