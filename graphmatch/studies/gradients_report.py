@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import math
+import textwrap
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -95,13 +96,7 @@ def as_markdown(result: StudyResult) -> str:
     lines = [
         "# Gradient estimators against the true gradient",
         "",
-        "Complete matchings of two graphs of 4 nodes and 4 edges: 32 costs, 24 solutions, all enumerated. The truth",
-        "is the gradient of E<g, y(c - Z)> in the costs c, Z standard normal on all of them; g has root mean square 1,",
-        f"and lambda is the factor on it (sigma = 1). {study.repetitions} independent estimates per figure, seed",
-        f"{study.seed}. The truth is known to {100 * result.reference_error:.1g} %. RMSE and bias are relative to its",
-        f"norm, S is the number of samples. Bias: less what chance adds. Cosine: mean, at S = {smallest}. Zero: share",
-        "of estimates with one sample that vanish. Second best: what the solver returns by mistake. p: probability of",
-        "such a mean if there were no bias.",
+        *textwrap.wrap(_about(result), 110),
         "",
         *_table(_header(study.samples), [_cells(row, study.samples) for row in result.rows]),
     ]
@@ -116,6 +111,19 @@ def as_markdown(result: StudyResult) -> str:
         lines += _table(["estimator", "median", "smallest", "largest"], rows)
     lines += ["", f"{versions}; {result.seconds:.0f} s.", ""]
     return "\n".join(lines)
+
+
+def _about(result: StudyResult) -> str:
+    study = result.study
+    return (
+        "Complete matchings of two graphs of 4 nodes and 4 edges: 32 costs, 24 solutions, all enumerated. The truth is "
+        "the gradient of E<g, y(c - Z)> in the costs c, Z standard normal on all of them; g has root mean square 1, "
+        f"and lambda is the factor on it (sigma = 1). {study.repetitions} independent estimates per figure, seed "
+        f"{study.seed}. The truth is known to {100 * result.reference_error:.1g} %. RMSE and bias are relative to its "
+        "norm, S is the number of samples. Bias: less what chance adds. Cosine: mean, at S = "
+        f"{study.samples[0]}. Zero: share of estimates with one sample that vanish. Second best: what the solver "
+        "returns by mistake. p: probability of such a mean if there were no bias."
+    )
 
 
 def _extent(errors: list[float]) -> tuple[float, float, float]:
