@@ -15,6 +15,7 @@ constexpr std::int64_t kFewLabels = 6;  // per row: the trees below are worth th
 constexpr double kFirstSteps = 5.0;  // before the proof
 constexpr double kNodes = 2000.0;
 constexpr double kProbeNodes = 50.0;  // of trees that are not worth it
+constexpr double kHasty = 0.1;        // effort below which larger problems are not proven
 constexpr double kRuns = 20.0;
 constexpr double kSteps = 12.0;    // of each run
 constexpr double kPatience = 7.0;  // runs in a row without a better matching
@@ -41,11 +42,14 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   search.dual().save(state);
   if (search.is_done()) return true;
 
-  // A better incumbent first: the proof gets cheaper with it.
-  search.explore(1, budget(kFirstSteps * static_cast<double>(size)), 1, false);
-  // A tree is worth its time where few labels are left.
-  const bool few_labels = small || search.tighten(tighten_iterations, kFewLabels * costs.rows);
-  if (search.branch(budget(few_labels ? kNodes : kProbeNodes))) return true;
+  // A hasty proof of a larger problem is none: its budget buys a few steps and a node.
+  if (small || options.effort >= kHasty) {
+    // A better incumbent first: the proof gets cheaper with it.
+    search.explore(1, budget(kFirstSteps * static_cast<double>(size)), 1, false);
+    // A tree is worth its time where few labels are left.
+    const bool few_labels = small || search.tighten(tighten_iterations, kFewLabels * costs.rows);
+    if (search.branch(budget(few_labels ? kNodes : kProbeNodes))) return true;
+  }
   const bool wide = search.relative_gap() > kWideGap;
   const double steps = (wide ? kWideSteps : kSteps) * std::sqrt(haste) * nodes;
   const double growth = static_cast<double>(size) / nodes;  // 1 up to kLarge nodes
