@@ -66,7 +66,7 @@ def section() -> str:
         "CMU house and hotel, Willow duck and winebottle, from coordinates alone: 8 of 10 landmarks matched to 10, "
         "both sides turned by up to 90 degrees and jittered; tested without noise on frames and images that training "
         f"does not see. Every run solves {experiment['budget']:,} problems (five times as many where said; noisy ones "
-        f"and those of the backward pass included), a batch of {experiment['batch']} per step; Adam. Share of landmarks "
+        f"and those of the backward pass included), {experiment['batch']} pairs per step; Adam. Share of landmarks "
         "matched correctly in percent, "
         f"mean ± deviation over {experiment['seeds']} seeds, and points added; the same networks untrained: "
         f"{_spread(np.array(list(seeds.values())))}. *CPU s*: training, one thread. *no gradient*: problems of which "
