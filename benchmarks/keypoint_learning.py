@@ -4,7 +4,7 @@ Needs the data folder that GRAPHMATCH_DATA names. The costs come from coordinate
 pairs are described in `keypoints.py`. Learning rates, steps and scales were chosen on pairs of training images (seed
 100), by a few trials per estimator.
 
-    python -m benchmarks.keypoint_learning               # about five minutes; results/keypoints.json, keypoints.png
+    python -m benchmarks.keypoint_learning               # four minutes on two cores; results/keypoints.json, keypoints.png
     python -m benchmarks.keypoint_learning --plot-only   # draws the picture again
 """
 
@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -131,6 +131,13 @@ def tested(network: nn.Module, pairs: Pairs) -> Tensor:
     return accuracy(gm.solve(gm.LawlerProblem(*network(pairs)), solver()).matching, pairs)
 
 
+def written(gradient: gm.GradientEstimator) -> str:
+    """Returns an estimator as code, without the options that have their defaults."""
+    values = [(field.name, getattr(gradient, field.name), field.default) for field in fields(gradient)]
+    options = ", ".join(f"{name}={value!r}" for name, value, default in values if value != default)
+    return f"{type(gradient).__name__}({options})"
+
+
 def train(
     arm: Arm, experiment: Experiment, seed: int, landmarks: dict[str, np.ndarray], test_split: Split = "test"
 ) -> Row:
@@ -169,7 +176,7 @@ def train(
         curve.append([counting.count, trained.mean().item()])
     return {
         "seed": seed,
-        "gradient": repr(arm.gradient),
+        "gradient": written(arm.gradient),
         "learning_rate": arm.learning_rate,
         "steps": steps,
         "solved": counting.count,
