@@ -4,7 +4,7 @@ Needs the data folder that GRAPHMATCH_DATA names. The costs come from coordinate
 pairs are described in `keypoints.py`. Learning rates, steps and scales were chosen on pairs of training images (seed
 100), by a few trials per estimator.
 
-    python -m benchmarks.keypoint_learning               # four minutes on two cores; results/keypoints.json, keypoints.png
+    python -m benchmarks.keypoint_learning               # four minutes on two cores; results/keypoints.*
     python -m benchmarks.keypoint_learning --plot-only   # draws the picture again
 """
 
