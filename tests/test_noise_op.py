@@ -72,7 +72,7 @@ def test_antithetic_samples_mirror_each_other():
         assert torch.equal(values[::2], independent[::2])
 
 
-@pytest.mark.parametrize(("rows", "columns", "group"), [(8, 9, 32), (2, 3, 6), (1, 1, 1), (4, 8, 32)])
+@pytest.mark.parametrize(("rows", "columns", "group"), [(8, 9, 32), (2, 3, 4), (1, 1, 1), (4, 8, 32), (5, 5, 16)])
 def test_orthogonal_samples_are_orthogonal_within_groups(rows: int, columns: int, group: int):
     shape = {"batch": 4, "samples": 70, "rows": rows, "columns": columns}
     values = noise(GAUSSIAN, ORTHOGONAL, **shape).double().flatten(2)  # (samples, batch, entries)

@@ -59,8 +59,11 @@ Noise::Noise(const NoiseOptions& options, std::uint64_t key, std::uint64_t insta
 std::int64_t Noise::group_size(NoiseCoupling coupling, std::int64_t rows, std::int64_t columns) {
   constexpr std::int64_t kLargestGroup = 32;
   if (coupling == NoiseCoupling::kAntithetic) return 2;
-  if (coupling == NoiseCoupling::kOrthogonal) return std::clamp<std::int64_t>(rows * columns, 1, kLargestGroup);
-  return 1;
+  if (coupling != NoiseCoupling::kOrthogonal) return 1;
+  // A power of two, so that groups of all problems lie within blocks of the largest size.
+  std::int64_t size = 1;
+  while (2 * size <= std::min(rows * columns, kLargestGroup)) size *= 2;
+  return size;
 }
 
 void Noise::fill_hashes(std::int64_t sample) {
