@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -217,6 +218,21 @@ class MatchingLayer(nn.Module):
         return losses
 
     @property
+    def solver(self) -> Solver | None:
+        """The solver; may be replaced."""
+        return self._solver
+
+    @solver.setter
+    def solver(self, solver: Solver | None) -> None:
+        # Looked up here, not in `forward`: the table of all solvers is no business of torch.compile.
+        self._solver, self._solver_number = solver, number_of(solver)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a layer; numbers of solvers are those of the process."""
+        super().__setstate__(state)
+        self.solver = self._solver
+
+    @property
     def result(self) -> MatchResult | None:
         """The last forward solve, without noise: matchings, bounds, gaps and statuses; None before the first one."""
         if self._last is None:
@@ -266,7 +282,7 @@ class MatchingLayer(nn.Module):
         context = (*edges, sizes, key.to(device).expand(batch), instances)
         memory = self.memory
         self._targets = SampleCertificates()
-        return MatchingOracle(kind, number_of(self.solver), self.unmatched_cost, context, memory, self._targets)
+        return MatchingOracle(kind, self._solver_number, self.unmatched_cost, context, memory, self._targets)
 
     def _solutions(
         self, kind: str, costs: Tensors, edges: Upstream, sizes: Tensor | None, instances: Tensor | None, step: object

@@ -37,9 +37,9 @@ class IMLE(NoisyEstimator):
 
     Args:
         samples: Noise draws per problem and call.
-        step: Largest change of a cost by the perturbation, in units of `noise_scale`. As a gradient of the smoothed loss,
-            0.3 times max|g| / rms(g) has the least error: 0.3 for a Hamming loss, 0.6 to 0.8 for normal g. Larger steps
-            look further and leave fewer gradients at zero.
+        step: Largest change of a cost by the perturbation, in units of `noise_scale`. As a gradient of the smoothed
+            loss, 0.3 times max|g| / rms(g) has the least error: 0.3 for a Hamming loss, 0.6 to 0.8 for normal g. Larger
+            steps look further and leave fewer gradients at zero.
         noise_scale: Scale of the noise in units of the costs; standard deviation 1.28 times that for Gumbel noise.
         noise: "gumbel", "gaussian" or "sum_of_gamma" (whose sum over a complete matching is Gumbel).
         coupling: "independent", "antithetic" (pairs of opposite noise) or "orthogonal" (groups of orthogonal noise).
