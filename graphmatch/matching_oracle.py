@@ -200,6 +200,14 @@ class MatchingOracle(Oracle):
             )
         )
 
+    def balanced(self, costs: Tensors, gradients: Upstream) -> Upstream:
+        """Returns gradients whose rows and columns sum to zero where all nodes must be matched."""
+        first, *others = gradients
+        if first is None or self.unmatched_cost is not None:
+            return gradients
+        extent = KINDS[self.kind].extent(0, self.tensors[2])
+        return (without_offsets(first, costs[0], extent), *others)
+
     def centred(self, costs: Tensors, gradients: Upstream) -> Upstream:
         """Returns gradients without the offsets that no matching depends on; padding becomes zero.
 

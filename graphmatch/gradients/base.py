@@ -151,6 +151,10 @@ class Oracle(ABC):
             "Use an estimator other than StraightThroughSinkhorn."
         )
 
+    def balanced(self, costs: Tensors, gradients: Upstream) -> Upstream:
+        """Returns gradients without the components that the gradient of any function of the solutions lacks."""
+        return gradients
+
     def centred(self, costs: Tensors, gradients: Upstream) -> Upstream:
         """Returns gradients without the directions in the costs that no solution depends on, as far as known."""
         return gradients

@@ -43,6 +43,8 @@ class PerturbedOptimizer(NoisyEstimator):
             to it: its pair, or its group of 32 orthogonal ones.
         perturb: "all" puts noise on every cost; "unary" on the unary costs only, and the others get no gradient (None).
         baseline: "leave_one_out" or "none".
+        balance: Subtract the means of rows and columns that are all matched: the exact gradient has none, so that what
+            goes is variance alone. Solvers of your own (`FunctionOracle`) know no rows and columns.
         open_samples: What the backward pass does with samples whose relative gap exceeds `largest_gap`: "keep", "drop",
             or "weigh" them by largest_gap / gap. The others keep their weights, so that leaving out is not unbiased.
         largest_gap: Of a sample that counts as solved.
@@ -62,6 +64,7 @@ class PerturbedOptimizer(NoisyEstimator):
 
     perturb: Literal["unary", "all"] = "all"
     baseline: Literal["leave_one_out", "none"] = "leave_one_out"
+    balance: bool = True
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -109,10 +112,11 @@ class PerturbedOptimizer(NoisyEstimator):
         coefficients = torch.where(shares > 0, -shares * exact / self.noise_scale, 0.0)
         scores = oracle.scores(costs, self.draws, coefficients)
         # Solutions do not depend on the noise of what is forbidden.
-        return tuple(
+        allowed = tuple(
             None if score is None else torch.where(cost == torch.inf, 0, score)
             for cost, score in zip(costs, scores, strict=True)
         )
+        return oracle.balanced(costs, allowed) if self.balance else allowed
 
 
 def _others_mean(losses: Tensor, shares: Tensor, group: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from graphmatch.gradients import IMLE, Oracle, PerturbedOptimizer
 from graphmatch.gradients.base import Tensors, Upstream
+from graphmatch.matching_projection import without_offsets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,18 @@ class ZeroNoiseBaseline(PerturbedOptimizer):
         pairs = zip(upstream, oracle.solve(costs).solutions, strict=True)
         centre = torch.stack([(g * y).flatten(1).sum(1) for g, y in pairs if g is not None]).sum(0)
         return replace(self, baseline="none").score_gradients(oracle, costs, losses - centre, weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balanced(PerturbedOptimizer):
+    """A perturbed optimizer for enumerated problems that balances rows and columns, as it does in `MatchingLayer`."""
+
+    def backward(
+        self, oracle: Oracle, costs: Tensors, solutions: Tensors, saved: Tensors, upstream: Upstream, training: bool
+    ) -> Upstream:
+        """Returns the estimate without the means of the rows and columns of the unary costs."""
+        first, *others = super().backward(oracle, costs, solutions, saved, upstream, training)
+        return (None if first is None else without_offsets(first, costs[0], None), *others)
 
 
 @dataclass(frozen=True, kw_only=True)

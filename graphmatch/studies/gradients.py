@@ -28,7 +28,7 @@ from graphmatch.gradients import (
     PerturbedOptimizer,
     StraightThroughSinkhorn,
 )
-from graphmatch.studies.formulas import IndependentNoise, UndividedIMLE, ZeroNoiseBaseline
+from graphmatch.studies.formulas import Balanced, IndependentNoise, UndividedIMLE, ZeroNoiseBaseline
 from graphmatch.studies.peers import Peer, pyepo_peers, pyepo_version
 from graphmatch.studies.problems import StudyProblem
 from graphmatch.testing import bias_of, mean_test, relative_rmse
@@ -224,6 +224,7 @@ def _entries(problem: StudyProblem, study: GradientStudy) -> Iterator[_Entry]:
     yield _Entry(group, "no baseline", perturbed(baseline="none"), "S", **always)
     yield _Entry(group, "zero-noise baseline", perturbed(ZeroNoiseBaseline), "S + 1", source=FORMULA, **always)
     yield _Entry(group, "leave-one-out", perturbed(), "S", **always)
+    yield _Entry(group, "leave-one-out, balanced", perturbed(Balanced), "S", **always)
     yield _Entry(group, "leave-one-out, antithetic", perturbed(coupling="antithetic"), "S", **always)
     group = "I-MLE"
     for factor in LAMBDAS:

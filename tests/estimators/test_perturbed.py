@@ -23,7 +23,7 @@ every_perturbed = pytest.mark.parametrize("options", PERTURBED.values(), ids=PER
 @every_perturbed
 @pytest.mark.parametrize("training", [True, False])
 def test_perturbed_optimizer_is_its_formula(options: dict, training: bool, make_case: type):
-    estimator = gm.PerturbedOptimizer(noise_scale=0.7, **options)
+    estimator = gm.PerturbedOptimizer(noise_scale=0.7, balance=False, **options)
     for seed in range(2):
         case = make_case(seed)
         results, noises = case.noisy_solutions(estimator.draws)
@@ -43,6 +43,26 @@ def test_perturbed_optimizer_is_its_formula(options: dict, training: bool, make_
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
         if estimator.perturb == "unary":
             assert found[1] is None
+
+
+@pytest.mark.parametrize("unmatched_cost", [None, 0.3])
+@pytest.mark.parametrize(("n1", "n2"), [(4, 4), (3, 5), (5, 3)])
+def test_gradients_balance_where_all_nodes_must_be_matched(unmatched_cost: float | None, n1: int, n2: int):
+    generator = torch.Generator().manual_seed(0)
+    costs = torch.randn(2, n1, n2, generator=generator, dtype=torch.float64).requires_grad_()
+    weights = torch.randn(2, n1, n2, generator=generator, dtype=torch.float64)
+
+    def gradient(balance: bool) -> torch.Tensor:
+        estimator = gm.PerturbedOptimizer(samples=8, balance=balance)
+        matching = gm.MatchingLayer(gm.LAP(), estimator, unmatched_cost)(costs)
+        return torch.autograd.grad((weights * matching).sum(), costs)[0]
+
+    expected = gradient(balance=False)
+    if unmatched_cost is None and n1 <= n2:
+        expected = expected - expected.mean(2, keepdim=True)
+    if unmatched_cost is None and n1 >= n2:
+        expected = expected - expected.mean(1, keepdim=True)
+    torch.testing.assert_close(gradient(balance=True), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("coupling", ["antithetic", "orthogonal"])
@@ -84,7 +104,8 @@ def test_open_samples_can_be_left_out(make_case: type):
             bound = torch.where(certified, result.objective, result.objective - result.objective.abs())
             return gm.MatchResult(problem, result.assignment, result.objective, bound, result.status, result.iterations)
 
-    estimator = gm.PerturbedOptimizer(samples=9, noise_scale=1.0, noise="gaussian", open_samples="drop")
+    options = {"samples": 9, "noise_scale": 1.0, "noise": "gaussian", "open_samples": "drop", "balance": False}
+    estimator = gm.PerturbedOptimizer(**options)
     case = make_case(2)
     results, noises = case.noisy_solutions(estimator.draws)
     losses = torch.stack([case.weighted((each.matching, each.paid_pairs)) for each in results])

@@ -23,7 +23,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_expected_loss_is_its_formula(options: dict, make_case: type):
-    estimator = gm.ScoreFunction(noise_scale=0.6, **options)
+    estimator = gm.ScoreFunction(noise_scale=0.6, balance=False, **options)
     case = make_case(20)
     factor = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
 
