@@ -88,6 +88,7 @@ ARMS: dict[str, Arm] = {
     "PerturbedOptimizer": Arm(gm.PerturbedOptimizer(**_SCORE), 1e-3),
     "PerturbedOptimizer, budget x 5": Arm(gm.PerturbedOptimizer(**_SCORE | {"samples": 16}), budget=5.0),
     "ScoreFunction": Arm(gm.ScoreFunction(**_SCORE), 1e-3),
+    "ScoreFunction, budget x 5": Arm(gm.ScoreFunction(**_SCORE | {"samples": 16}), budget=5.0),
 }
 
 
