@@ -15,7 +15,7 @@ from benchmarks.tables import Row, percent, table
 JSON = RESULTS / "keypoints.json"
 PICTURE = RESULTS / "keypoints.png"
 # Points of accuracy that training should add at least.
-MARGIN = 0.1
+MARGIN = 0.05
 # What estimators have in common, by the beginning of their names.
 _FAMILIES = {
     "one or two exact solves": (BLUE, ("BlackBox", "Negative", "Straight")),

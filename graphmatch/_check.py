@@ -77,6 +77,12 @@ def shape(where: str, argument: str, value: Tensor, expected: Sequence[int], bec
         )
 
 
+def counters(where: str, instances: object, batch: int) -> None:
+    """Checks the numbers of a batch of problems, which their noise follows from."""
+    numbers = integer(where, "instances", tensor(where, "instances", instances, 1, "(b,)"))
+    shape(where, "instances", numbers, (batch,), "a number per problem")
+
+
 def same_device(where: str, tensors: dict[str, Tensor]) -> None:
     """Checks that all tensors live on one device."""
     devices = {name: str(value.device) for name, value in tensors.items()}

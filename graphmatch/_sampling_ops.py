@@ -10,6 +10,8 @@ variants have a relative gap of at most `open_gap`; otherwise 0, or `open_gap / 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -67,16 +69,33 @@ def _zero_means(variants: int, *costs: Tensor) -> Answers:
     return tuple(cost.new_zeros(variants, *cost.shape) for cost in costs)
 
 
+def _counters(keys: Tensor, instances: Tensor, batch: int) -> list[Tensor]:
+    """Returns counters as the native module reads them: a number of each per problem."""
+    for name, value in (("keys", keys), ("instances", instances)):
+        if value.shape != (batch,) or value.dtype != torch.int64:
+            received = f"shape {tuple(value.shape)}, {value.dtype}"
+            raise ValueError(f"noise: {name} must be ({batch},) int64, a number per problem; got {received}. Check it.")
+    return [keys.contiguous(), instances.contiguous()]
+
+
+def _checked_step(name: str, step: Tensor, costs: Tensor) -> Tensor:
+    if step.shape != costs.shape or step.dtype != costs.dtype:
+        received = f"shape {tuple(step.shape)}, {step.dtype}"
+        rule = f"be {tuple(costs.shape)}, {costs.dtype} as its costs"
+        raise ValueError(f"samples: {name} must {rule}; got {received}. Check it.")
+    return _ops._inner_contiguous(step)
+
+
 def _sources(
-    unary_step: Tensor | None, quadratic_step: Tensor | None, keys: Tensor, instances: Tensor
+    steps: Mapping[str, tuple[Tensor | None, Tensor | None]], keys: Tensor, instances: Tensor, batch: int
 ) -> tuple[object, list[Tensor]]:
     """Returns steps (None = no step) and counters as the native module takes them, and what must outlive the call."""
-    alive = [keys.contiguous(), instances.contiguous()]
+    alive = _counters(keys, instances, batch)
     places = {"keys": alive[0].data_ptr(), "instances": alive[1].data_ptr()}
-    for name, step in (("unary_step", unary_step), ("quadratic_step", quadratic_step)):
+    for name, (step, costs) in steps.items():
         places |= {name: 0, f"{name}_stride": 0}
-        if step is not None:
-            alive.append(_ops._inner_contiguous(step))
+        if step is not None and costs is not None:
+            alive.append(_checked_step(name, step, costs))
             places |= {name: alive[-1].data_ptr(), f"{name}_stride": _ops._batch_stride(alive[-1])}
     return _cpu.SampleArguments(**places), alive
 
@@ -117,7 +136,7 @@ def _noise(
     coupling: int,
 ) -> Tensor:
     """Noise (samples, b, rows, columns) float32 of the samples from `first` on; 0 outside of sizes (b, 2)."""
-    keys, instances = keys.contiguous(), instances.contiguous()
+    keys, instances = _counters(keys, instances, len(keys))
     sizes = None if sizes is None else sizes.contiguous()
     drawn = keys.new_empty((samples, len(keys), rows, columns), dtype=torch.float32)
     _cpu.noise(
@@ -183,7 +202,8 @@ def _lawler_samples(
     kept = _ops._empty_state(centers if keep_state else 0, unary_costs, edges1.shape[1])
     means = _zero_means(len(signs), unary_costs, quadratic_costs)
     answers = _empty_samples(len(signs), samples, unary_costs, keep_assignments)
-    sources, more = _sources(unary_step, quadratic_step, keys, instances)
+    given = {"unary_step": (unary_step, unary_costs), "quadratic_step": (quadratic_step, quadratic_costs)}
+    sources, more = _sources(given, keys, instances, batch)
     _cpu.lawler_samples(
         problems=problems,
         sources=sources,
@@ -236,7 +256,8 @@ def _linear_samples(
     center, duals = _ops._empty_answers(len(centers), costs.shape[1], costs.device), _ops._empty_duals(centers)
     means = _zero_means(len(signs), costs)
     answers = _empty_samples(len(signs), samples, costs, keep_assignments)
-    sources, more = _sources(unary_step, None, keys, instances)
+    given = {"unary_step": (unary_step, costs), "quadratic_step": (None, None)}
+    sources, more = _sources(given, keys, instances, len(costs))
     _cpu.linear_samples(
         problems=problems,
         sources=sources,

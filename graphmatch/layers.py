@@ -227,6 +227,10 @@ class MatchingLayer(nn.Module):
         # Looked up here, not in `forward`: the table of all solvers is no business of torch.compile.
         self._solver, self._solver_number = solver, number_of(solver)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is copied and saved: all but the last call."""
+        return {**self.__dict__, "_last": None, "_targets": SampleCertificates()}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a layer; numbers of solvers are those of the process."""
         super().__setstate__(state)
@@ -279,6 +283,7 @@ class MatchingLayer(nn.Module):
             self.calls += 1
         if instances is None:
             instances = torch.arange(batch, device=device)
+        _check.counters("MatchingLayer", instances, batch)
         context = (*edges, sizes, key.to(device).expand(batch), instances)
         memory = self.memory
         self._targets = SampleCertificates()
