@@ -69,7 +69,7 @@ template <class T>
 Solution LawlerSampler<T>::solve(std::int64_t variant, Stop& stop, std::int64_t* assignment) {
   LawlerSolver<T>& solver = solver_of(variant);
   solver.replace_unary(costs_.variant(options_.signs[variant]), problem_.columns);
-  return solver.solve(duals_, matching_, DualState{}, stop, assignment);
+  return solver.solve(duals_, matching_, DualState{}, stop, assignment, true);
 }
 
 template class LawlerSampler<float>;

@@ -27,7 +27,8 @@ constexpr double kNarrowGap = 0.06;
 constexpr double kPatientIterations = 300.0;
 
 // The order of the stages and their budgets. False when no matching exists.
-bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state) {
+bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state,
+                   bool is_sample) {
   const std::int64_t size = std::max(costs.rows, costs.columns);
   auto budget = [&](double amount) { return static_cast<std::int64_t>(std::ceil(amount * options.effort)); };
   // More effort makes more runs; less effort makes fewer and shorter ones.
@@ -42,8 +43,11 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   search.dual().save(state);
   if (search.is_done()) return true;
 
-  // A hasty proof of a larger problem is none: its budget buys a few steps and a node.
-  if (small || options.effort >= kHasty) {
+  const bool hasty = !small && options.effort < kHasty;
+  // Errors of samples average out long before their noise does.
+  if (hasty && is_sample) return true;
+  // A hasty proof is none: its budget buys a few steps and a node.
+  if (!hasty) {
     // A better incumbent first: the proof gets cheaper with it.
     search.explore(1, budget(kFirstSteps * static_cast<double>(size)), 1, false);
     // A tree is worth its time where few labels are left.
@@ -68,7 +72,8 @@ bool run_portfolio(LawlerSearch& search, const PairCosts& costs, const LawlerOpt
   return true;
 }
 
-bool run(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state) {
+bool run(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& options, const DualState& state,
+         bool is_sample) {
   switch (options.method) {
     case LawlerMethod::kDualAscent:
       if (!search.ascend(options.max_iterations, true)) return false;
@@ -89,7 +94,7 @@ bool run(LawlerSearch& search, const PairCosts& costs, const LawlerOptions& opti
       search.branch(options.max_nodes);
       return true;
     case LawlerMethod::kPortfolio:
-      return run_portfolio(search, costs, options, state);
+      return run_portfolio(search, costs, options, state, is_sample);
   }
   search.dual().save(state);
   return true;
@@ -114,7 +119,7 @@ void LawlerSolver<T>::replace_unary(const T* unary, std::int64_t stride) {
 
 template <class T>
 Solution LawlerSolver<T>::solve(const DualState& warm, const std::int64_t* warm_assignment, const DualState& state,
-                                Stop& stop, std::int64_t* assignment) {
+                                Stop& stop, std::int64_t* assignment, bool is_sample) {
   std::fill_n(assignment, problem_.rows, -1);
   if (state.scale != nullptr) *state.scale = 0.0;
   if (!is_valid_) return invalid_solution();
@@ -134,7 +139,7 @@ Solution LawlerSolver<T>::solve(const DualState& warm, const std::int64_t* warm_
   }
   LawlerSearch& search = *search_;
   if (warm.scale != nullptr && warm_assignment != nullptr) search.warm_start(warm, warm_assignment);
-  if (!run(search, costs_, options_, state)) return infeasible_solution(search.iterations());
+  if (!run(search, costs_, options_, state, is_sample)) return infeasible_solution(search.iterations());
 
   std::copy(search.best().begin(), search.best().end(), assignment);
   solution.objective = exact(assignment);

@@ -44,8 +44,9 @@ class LawlerSolver {
 
   // Writes the matching (column per row, -1 = unmatched) to `assignment`. Deterministic. A warm start continues from
   // the duals and the matching of an earlier solve; `state`, if it has a scale, receives the duals of this one.
+  // `is_sample`: one of many noisy copies, which hasty portfolios leave to the dual ascent.
   Solution solve(const DualState& warm, const std::int64_t* warm_assignment, const DualState& state, Stop& stop,
-                 std::int64_t* assignment);
+                 std::int64_t* assignment, bool is_sample = false);
 
   const RightEdges& right_edges() const { return right_edges_; }
 
