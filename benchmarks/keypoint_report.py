@@ -22,7 +22,7 @@ _FAMILIES = {
     "perturb and compare": (ORANGE, ("IMLE", "Adaptive")),
     "score of the noise, Fenchel-Young": (GREEN, ("Perturbed", "Fenchel", "Score")),
 }
-_LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+_LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 
 
 def stored() -> dict[str, Any]:
