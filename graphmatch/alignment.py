@@ -70,7 +70,8 @@ class BarycenterAlignment(nn.Module):
             fixes barycenter, solver, gradient, edge weight and residual.
 
     Attributes:
-        zero_gradient: 0-d bool tensor, whether the last backward pass found no gradient at all in the matchings.
+        zero_gradient: 0-d bool tensor, whether the last backward pass found no gradient at all in the matchings;
+            not kept when compiled.
 
     Source: D. M. H. Nguyen et al., "ExGra-Med", arXiv 2410.02615, sections 3.2 and 3.3.
 
@@ -171,7 +172,7 @@ class BarycenterAlignment(nn.Module):
 
     def _watch(self, unary_costs: Tensor) -> Tensor:
         """Notes during the backward pass whether the matchings sent any gradient."""
-        if unary_costs.requires_grad:
+        if unary_costs.requires_grad and not torch.compiler.is_compiling():
             unary_costs.register_hook(self._note_gradient)
         return unary_costs
 

@@ -81,11 +81,21 @@ def noisy(costs: tuple[Tensor, ...], oracle: MatchingOracle, noise: Noise, sampl
     return tuple(moved)
 
 
+NOISES = {
+    "gumbel": {},
+    "everywhere": {"everywhere": True},
+    "gaussian orthogonal": {"kind": "gaussian", "coupling": "orthogonal", "samples": 20},
+    "gumbel antithetic": {"coupling": "antithetic"},
+    "sum of gamma": {"kind": "sum_of_gamma"},
+}
+
+
 @every_kind
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_samples_are_solutions_of_noisy_costs(kind: str, everywhere: bool):
-    oracle, costs = call(kind, gm.BruteForce())
-    noise = replace(NOISE, everywhere=everywhere)
+@pytest.mark.parametrize("solver", [None, gm.BruteForce()], ids=["native", "enumeration"])
+@pytest.mark.parametrize("options", NOISES.values(), ids=NOISES)
+def test_samples_are_solutions_of_noisy_costs(kind: str, options: dict, solver: gm.Solver | None):
+    oracle, costs = call(kind, solver)
+    noise = replace(NOISE, **options)
     steps = tuple(None if place == 1 else 0.3 * torch.ones_like(cost).cumsum(2) for place, cost in enumerate(costs))
     sampled = oracle.sample(costs, noise, steps, (1.0, -2.0), keep=True)
     for variant, sign in enumerate((1.0, -2.0)):

@@ -108,6 +108,18 @@ def test_a_compiled_model_keeps_its_certificates(instance: Instance):
     torch._dynamo.reset()
 
 
+def test_the_whole_alignment_compiles_as_one_graph():
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.randn(9, 12, generator=generator).requires_grad_() for _ in range(3)]
+    alignment = gm.BarycenterAlignment(dim=12, k=3, dropout=0.0)
+    compiled = torch.compile(copy.deepcopy(alignment), fullgraph=True, backend="aot_eager")
+    expected, found = (torch.autograd.grad(each(*views), views) for each in (alignment, compiled))
+    for one, other in zip(expected, found, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(other, one)
+    torch._dynamo.reset()
+
+
 @pytest.mark.slow
 def test_a_model_compiled_by_inductor(instance: Instance):
     model = Model(gm.IMLE(samples=2), None, instance)

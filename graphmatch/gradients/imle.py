@@ -41,7 +41,8 @@ class IMLE(NoisyEstimator):
             loss, 0.3 times max|g| / rms(g) has the least error: 0.3 for a Hamming loss, 0.6 to 0.8 for normal g. Larger
             steps look further and leave fewer gradients at zero.
         noise_scale: Scale of the noise in units of the costs; standard deviation 1.28 times that for Gumbel noise.
-        noise: "gumbel", "gaussian" or "sum_of_gamma" (whose sum over a complete matching is Gumbel).
+        noise: "gumbel", "gaussian" or "sum_of_gamma" (whose sum over a complete matching is Gumbel; drawing it takes a
+            hundred times as long).
         coupling: "independent", "antithetic" (pairs of opposite noise) or "orthogonal" (groups of orthogonal noise).
         perturb: "unary" puts the noise on the unary costs only, so that all samples share the tables of the quadratic
             ones; "all" puts it on every cost.
