@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphmatch.gradients.base import Reliability
+from graphmatch.gradients.base import Reliability, moved
 from graphmatch.gradients.sampling import Answers, sample_means, weighted_scores
 from graphmatch.matching_kinds import KINDS
 from graphmatch.noise import Noise, draw
@@ -89,41 +89,28 @@ class _Batch:
         certificates = (result.objective, result.lower_bound, result.status, result.iterations)
         return Answers(self.solutions(result), (result.assignment,), certificates)
 
-    def native_samples(
-        self,
-        problem: Problem,
-        noise: Noise,
-        steps: tuple[Tensor | None, ...],
-        signs: tuple[float, ...],
-        keep: bool,
-        reliability: Reliability,
-    ) -> SampleAnswers | None:
+    def native_samples(self, problem: Problem, call: SampleCall) -> SampleAnswers | None:
         """Returns all samples from one call of the solver; None if it takes no such calls."""
         solver = default_solver(problem) if self.solver is None else self.solver
-        if noise.everywhere or not isinstance(solver, SamplingSolver):
+        if call.noise.everywhere or not isinstance(solver, SamplingSolver):
             return None
-        keys, instances = self.counters()
-        call = SampleCall(noise, keys, instances, steps, signs, keep, *reliability)
         return solver.sample(problem, call, self.state)
 
-    def samples(
-        self,
-        problem: Problem,
-        noise: Noise,
-        steps: tuple[Tensor | None, ...],
-        signs: tuple[float, ...],
-        keep: bool,
-        reliability: Reliability,
-        with_center: bool,
-    ) -> SampleAnswers:
+    def samples(self, problem: Problem, call: SampleCall, with_center: bool) -> SampleAnswers:
         """Returns the same from any solver, which is given copies of the problems."""
         center = self.result(problem) if with_center else None
         batch = self if center is None else replace(self, state=center.state)
-        draws = partial(batch.draw, noise)
-        solve_copies = partial(batch.answers, problem)
-        sampled = sample_means(solve_copies, draws, self.costs, noise, steps, signs, keep, reliability)
-        kept = sampled.kept[0] if keep else None
-        return SampleAnswers(sampled.means, kept, sampled.certificates, center)
+        sampled = sample_means(
+            partial(batch.answers, problem),
+            partial(batch.draw, call.noise),
+            self.costs,
+            call.noise,
+            call.steps,
+            call.signs,
+            call.keep,
+            Reliability(call.open_gap, call.weigh),
+        )
+        return SampleAnswers(sampled.means, sampled.kept[0] if call.keep else None, sampled.certificates, center)
 
     def counters(self) -> tuple[Tensor, Tensor]:
         """Returns what the noise of each problem follows from."""
@@ -183,10 +170,6 @@ def _state_tensors(kind: str, state: State | None) -> list[Tensor]:
     return [] if state is None else [state.matching.clone(), state.messages, state.potentials, state.scale]
 
 
-def _moved(costs: Sequence[Tensor], steps: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    return tuple(cost if step is None else cost + step for cost, step in zip(costs, steps, strict=True))
-
-
 def _center_report(result: MatchResult) -> list[Tensor]:
     stage = torch.zeros_like(result.status) if result.stage is None else result.stage
     return [result.assignment, result.objective, result.lower_bound, result.status, result.iterations, stage]
@@ -213,8 +196,7 @@ def _matching_solve(
     solver: int,
 ) -> list[Tensor]:
     """Solutions of costs + steps."""
-    moved = _moved(costs, steps)
-    batch = _Batch(kind, moved, context, unmatched_cost, _solvers[solver], _state_of(kind, state))
+    batch = _Batch(kind, moved(costs, steps), context, unmatched_cost, _solvers[solver], _state_of(kind, state))
     result = batch.result(batch.problem())
     report = [*_center_report(result), *_no_samples(costs[0])]
     return [*batch.solutions(result), *report, *_state_tensors(kind, result.state)]
@@ -247,11 +229,11 @@ def _matching_sample(
     noises = Noise(samples, noise_scale, noise, coupling, everywhere, seed)
     batch = _Batch(kind, tuple(costs), context, unmatched_cost, _solvers[solver], _state_of(kind, state))
     problem = batch.problem()
-    limit = Reliability(open_gap, weigh)
     reports_center = _reports_center(steps, state)
-    sampled = batch.native_samples(problem, noises, tuple(steps), tuple(signs), keep, limit)
+    call = SampleCall(noises, *batch.counters(), tuple(steps), tuple(signs), keep, open_gap, weigh)
+    sampled = batch.native_samples(problem, call)
     if sampled is None:
-        sampled = batch.samples(problem, noises, tuple(steps), tuple(signs), keep, limit, reports_center)
+        sampled = batch.samples(problem, call, reports_center)
     known = sampled.center if reports_center else None
     center = _no_center(costs[0]) if known is None else _center_report(known)
     kept = [] if sampled.assignment is None else [sampled.assignment]

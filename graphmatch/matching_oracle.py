@@ -13,7 +13,7 @@ from graphmatch.matching_kinds import KINDS
 from graphmatch.matching_ops import REPORT_SIZE
 from graphmatch.matching_projection import without_mean, without_offsets, without_padding
 from graphmatch.noise import Noise
-from graphmatch.result import paid_pairs_of
+from graphmatch.result import paid_pairs_of, relative_gap
 
 
 @dataclass
@@ -36,12 +36,6 @@ class SampleCertificates:
         if self.objective is None or self.lower_bound is None:
             return None
         return relative_gap(self.objective, self.lower_bound)
-
-
-def relative_gap(objective: Tensor, lower_bound: Tensor) -> Tensor:
-    """Returns (objective - lower_bound) / |objective|, 0 where closed, NaN without a solution."""
-    difference = objective - lower_bound
-    return torch.where(difference <= 0, 0.0, difference / objective.abs().clamp(min=torch.finfo(torch.float64).tiny))
 
 
 @dataclass(eq=False)

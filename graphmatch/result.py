@@ -138,9 +138,7 @@ class MatchResult:
 
         Where the objective is near zero look at `absolute_gap`.
         """
-        difference = self.absolute_gap
-        scale = self.objective.abs().clamp(min=torch.finfo(torch.float64).tiny)
-        return torch.where(difference <= 0, 0.0, difference / scale)
+        return relative_gap(self.objective, self.lower_bound)
 
     @property
     def statuses(self) -> list[Status]:
@@ -166,6 +164,12 @@ class MatchResult:
                 "Convert a KoopmansBeckmannProblem with to_lawler()."
             )
         return paid_pair_matrix(self.assignment, self.problem)
+
+
+def relative_gap(objective: Tensor, lower_bound: Tensor) -> Tensor:
+    """Returns (objective - lower_bound) / |objective|, 0 where closed, NaN without a solution."""
+    difference = objective - lower_bound
+    return torch.where(difference <= 0, 0.0, difference / objective.abs().clamp(min=torch.finfo(torch.float64).tiny))
 
 
 def _first_costs(problem: Problem) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import graphmatch as gm
-from graphmatch.gradients.noise import gaussian_noise, gumbel_noise
+from graphmatch.noise import gaussian_noise, gumbel_noise
 
 ESTIMATORS = {
     "blackbox": gm.BlackBox(step=0.7),

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from graphmatch import _reference
-from graphmatch.gradients.noise import gaussian_noise, gumbel_noise, uniform_noise
+from graphmatch.noise import gaussian_noise, gumbel_noise, uniform_noise
 
 NOISE = {"uniform": uniform_noise, "gumbel": gumbel_noise, "gaussian": gaussian_noise}
 DISTRIBUTIONS = {"uniform": "uniform", "gumbel": "gumbel_r", "gaussian": "norm"}

@@ -13,6 +13,7 @@ precision act as they should.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -279,6 +280,11 @@ def overflowed(upstream: Upstream) -> Tensor:
     """Returns (b,) bool: whether some upstream gradient of a problem is not finite."""
     given = [torch.isfinite(gradient).flatten(1).all(1) for gradient in upstream if gradient is not None]
     return ~torch.stack(given).all(0)
+
+
+def moved(costs: Sequence[Tensor], steps: Sequence[Tensor | None]) -> Tensors:
+    """Returns costs + steps; costs without a step are handed on as they are."""
+    return tuple(cost if step is None else cost + step for cost, step in zip(costs, steps, strict=True))
 
 
 def along(values: Tensor, like: Tensor) -> Tensor:

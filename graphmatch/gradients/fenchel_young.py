@@ -32,7 +32,8 @@ class FenchelYoung(PerturbedOptimizer):
         noise: "gumbel" or "gaussian".
         coupling: "independent", "antithetic" or "orthogonal".
         perturb: "all" puts noise on every cost, "unary" on the unary costs only.
-        baseline: Of `PerturbedOptimizer`; the loss needs none.
+        baseline: Of `PerturbedOptimizer`; the loss needs none, and is balanced as it is.
+        balance: Likewise.
         open_samples: What becomes of samples whose relative gap exceeds `largest_gap`: "keep", "drop" or "weigh".
         largest_gap: Of a sample that counts as solved.
         seed: Any int; noise depends on (seed, step, instance, sample, entry) and nothing else.

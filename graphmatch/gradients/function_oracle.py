@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graphmatch.gradients.base import Oracle, Reliability, Sampled, Solved, Tensors, Upstream
+from graphmatch.gradients.base import Oracle, Reliability, Sampled, Solved, Tensors, Upstream, moved
 from graphmatch.gradients.sampling import Answers, Draw, sample_means, weighted_scores
 from graphmatch.noise import Noise, draw
 
@@ -53,9 +53,7 @@ class FunctionOracle(Oracle):
 
     def solve(self, costs: Tensors, steps: Upstream | None = None, state: Tensors = ()) -> Solved:
         """Returns the solutions for costs + steps."""
-        if steps is not None:
-            costs = tuple(c if step is None else c + step for c, step in zip(costs, steps, strict=True))
-        return Solved(self._call(costs).solutions)
+        return Solved(self._call(costs if steps is None else moved(costs, steps)).solutions)
 
     def sample(
         self,

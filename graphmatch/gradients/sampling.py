@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphmatch.gradients.base import Reliability, Tensors, Upstream, along
 from graphmatch.noise import Noise, score
+from graphmatch.result import relative_gap
 
 # Of one call's costs; more samples take more calls.
 _MOST_BYTES = 16_000_000
@@ -129,14 +130,14 @@ def sample_weights(certificates: Tensors, reliability: Reliability, shape: tuple
     if not certificates:
         return like.new_ones(shape)
     objective, bound = certificates[0], certificates[1]
-    difference = objective - bound
-    tiny = torch.finfo(torch.float64).tiny
-    gap = torch.where(difference <= 0, 0.0, difference / objective.abs().clamp(min=tiny)).amax(0)
+    gap = relative_gap(objective, bound).amax(0)
     solved = torch.isfinite(objective).all(0)
     limit = reliability.open_gap
     if limit is None:
         return solved.to(like.dtype)
-    weight = torch.where(gap <= limit, 1.0, limit / gap.clamp(min=tiny) if reliability.weigh else 0.0)
+    weight = torch.where(
+        gap <= limit, 1.0, limit / gap.clamp(min=torch.finfo(gap.dtype).tiny) if reliability.weigh else 0.0
+    )
     return torch.where(solved, weight, 0.0).to(like.dtype)
 
 

@@ -35,6 +35,7 @@ class ScoreFunction(PerturbedOptimizer):
         coupling: "independent", "antithetic" or "orthogonal".
         perturb: "all" puts noise on every cost; "unary" on the unary costs only, and the others get no gradient (None).
         baseline: "leave_one_out" or "none".
+        balance: Subtract the means of rows and columns that are all matched.
         open_samples: What becomes of samples whose relative gap exceeds `largest_gap`: "keep", "drop" or "weigh".
         largest_gap: Of a sample that counts as solved.
         seed: Any int; noise depends on (seed, step, instance, sample, entry) and nothing else.
