@@ -137,7 +137,7 @@ class _EnumerationOracle(FunctionOracle):
         given = tuple(torch.zeros_like(c) if g is None else g for c, g in zip(costs, gradients, strict=True))
         vertices = self._problem.vertices
         differences = (vertices[1:] - vertices[0]).to(given[0])
-        projection = torch.linalg.pinv(differences) @ differences
+        projection = torch.linalg.pinv(differences, rtol=1e-9) @ differences
         return self._problem.split(self._problem.flatten(given) @ projection)
 
 
