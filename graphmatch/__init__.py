@@ -23,6 +23,7 @@ from graphmatch.gradients import (
 from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
+from graphmatch.multigraph import MultiGraphMethod, MultiGraphProblem, MultiGraphResult, cycle_consistency
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
 from graphmatch.quadratic import QuadraticAssignmentResult, quadratic_assignment
 from graphmatch.result import LinearState, MatchResult, SolverState, Stage, Status
@@ -74,6 +75,9 @@ __all__ = [
     "MatchResult",
     "MatchingLayer",
     "MessagePassing",
+    "MultiGraphMethod",
+    "MultiGraphProblem",
+    "MultiGraphResult",
     "NegativeIdentity",
     "PerturbedOptimizer",
     "Portfolio",
@@ -90,6 +94,7 @@ __all__ = [
     "Tabu",
     "complete_graph",
     "cosine_affinity",
+    "cycle_consistency",
     "edge_features",
     "hamming_loss",
     "io",

@@ -1,0 +1,37 @@
+"""What a multi-graph method is, and the solution of all pairs that several of them begin with."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from graphmatch import _check
+from graphmatch.multigraph.problem import MultiGraphProblem
+from graphmatch.multigraph.result import MultiGraphResult
+from graphmatch.result import MatchResult
+from graphmatch.solve import solve
+from graphmatch.solvers import Portfolio, Solver
+
+
+class MultiGraphMethod(Protocol):
+    """Anything that matches several graphs at once: a frozen dataclass whose fields are its options."""
+
+    def solve(self, problem: MultiGraphProblem) -> MultiGraphResult:
+        """Returns consistent matchings with their cost and a bound."""
+        ...
+
+
+def pair_solver() -> Solver:
+    """Returns the solver of single pairs: quick, since what it misses is found together with the other graphs."""
+    return Portfolio(max_gap=1e-6, effort=0.05, max_iterations=30, keep_state=False, on_cpu=True)
+
+
+def solve_pairs(problem: MultiGraphProblem, solver: Solver | None) -> MatchResult:
+    """Returns all pairs solved each on its own, in one native call."""
+    return solve(problem.costs, pair_solver() if solver is None else solver)
+
+
+def check_problem(where: str, problem: object) -> None:
+    """Refuses anything but a `MultiGraphProblem`."""
+    if not isinstance(problem, MultiGraphProblem):
+        cure = "Build one with MultiGraphProblem.from_graphs or from_pairs."
+        raise TypeError(_check.message(where, "problem", "be a MultiGraphProblem", _check.describe(problem), cure))
