@@ -36,7 +36,7 @@ def cpu_extension() -> Extension:
     sources = sorted(str(path) for path in Path("csrc/core").rglob("*.cpp"))
     return Pybind11Extension(
         "graphmatch._native_cpu",
-        [*sources, "csrc/bindings/cpu.cpp", "csrc/bindings/samples.cpp"],
+        [*sources, *sorted(str(path) for path in Path("csrc/bindings").glob("*.cpp") if path.stem != "cuda")],
         include_dirs=["csrc"],
         depends=CORE_HEADERS,
         cxx_std=17,

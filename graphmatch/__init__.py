@@ -23,7 +23,16 @@ from graphmatch.gradients import (
 from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
-from graphmatch.multigraph import MultiGraphMethod, MultiGraphProblem, MultiGraphResult, cycle_consistency
+from graphmatch.multigraph import (
+    Best,
+    LocalSearch,
+    MultiGraphMethod,
+    MultiGraphProblem,
+    MultiGraphResult,
+    SequentialConstruction,
+    cycle_consistency,
+    solve_multigraph,
+)
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
 from graphmatch.quadratic import QuadraticAssignmentResult, quadratic_assignment
 from graphmatch.result import LinearState, MatchResult, SolverState, Stage, Status
@@ -58,6 +67,7 @@ __all__ = [
     "AdaptiveIMLE",
     "AlignmentDetails",
     "BarycenterAlignment",
+    "Best",
     "BlackBox",
     "BranchAndBound",
     "BruteForce",
@@ -72,6 +82,7 @@ __all__ = [
     "LawlerProblem",
     "LinearProblem",
     "LinearState",
+    "LocalSearch",
     "MatchResult",
     "MatchingLayer",
     "MessagePassing",
@@ -84,6 +95,7 @@ __all__ = [
     "Problem",
     "QuadraticAssignmentResult",
     "ScoreFunction",
+    "SequentialConstruction",
     "Sinkhorn",
     "Solver",
     "SolverState",
@@ -104,6 +116,7 @@ __all__ = [
     "quadratic_assignment",
     "retrieval_accuracy",
     "solve",
+    "solve_multigraph",
     "stack_problems",
     "testing",
 ]

@@ -12,6 +12,7 @@
 
 #include "bindings/cpu_arguments.hpp"
 #include "bindings/lawler_arguments.hpp"
+#include "bindings/multigraph.hpp"
 #include "bindings/openmp.hpp"
 #include "bindings/samples.hpp"
 #include "core/lawler.hpp"
@@ -260,6 +261,7 @@ PYBIND11_MODULE(_native_cpu, module) {
   module.def("linear_assignment", &linear_assignment, py::kw_only(), py::arg("problems"), py::arg("starts"),
              py::arg("budget"), py::arg("answers"), py::arg("duals"));
   bind_samples(module);
+  bind_multigraph(module);
 }
 
 }  // namespace graphmatch

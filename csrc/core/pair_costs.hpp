@@ -79,6 +79,8 @@ class PairCosts {
   const float* unary(std::int64_t row) const { return unary_.data() + row * stride; }
   bool allowed(std::int64_t row, std::int64_t column) const { return unary(row)[column] < kBarrierTest; }
 
+  // 1 = its edges lead from first to second, 2 = back, 3 = both. Pairs of one direction share a pattern.
+  int direction(std::int64_t pair) const { return direction_[pair]; }
   const CostPattern& pattern(std::int64_t pair) const { return patterns_[direction_[pair]]; }
   const float* values(std::int64_t pair) const { return values_.data() + value_begin_[pair]; }
   double density() const;  // stored entries per entry of a full matrix

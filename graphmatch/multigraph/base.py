@@ -20,14 +20,16 @@ class MultiGraphMethod(Protocol):
         ...
 
 
-def pair_solver() -> Solver:
+def pair_solver(threads: int | None = None, on_cpu: bool = False) -> Solver:
     """Returns the solver of single pairs: quick, since what it misses is found together with the other graphs."""
-    return Portfolio(max_gap=1e-6, effort=0.05, max_iterations=30, keep_state=False, on_cpu=True)
+    return Portfolio(effort=0.05, max_iterations=15, threads=threads, keep_state=False, on_cpu=on_cpu)
 
 
-def solve_pairs(problem: MultiGraphProblem, solver: Solver | None) -> MatchResult:
-    """Returns all pairs solved each on its own, in one native call."""
-    return solve(problem.costs, pair_solver() if solver is None else solver)
+def solve_pairs(
+    problem: MultiGraphProblem, solver: Solver | None, threads: int | None = None, on_cpu: bool = False
+) -> MatchResult:
+    """Returns all pairs solved each on its own, in one native call; the options are those of the default solver."""
+    return solve(problem.costs, pair_solver(threads, on_cpu) if solver is None else solver)
 
 
 def check_problem(where: str, problem: object) -> None:
