@@ -11,8 +11,8 @@ from graphmatch._native import cpu as _cpu
 _library = _ops._library
 _library.define(
     f"multigraph_search({_ops._LAWLER}, Tensor pairs, Tensor nodes, int universe, Tensor labels, Tensor merges, "
-    "int sweeps, float effort, int max_iterations, int seed, float? time_limit, int threads) "
-    "-> (Tensor, Tensor)",
+    "int sweeps, float effort, int max_iterations, int seed, int wave, int agreement, float lower_bound, "
+    "float max_gap, float? time_limit, int threads) -> (Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -36,10 +36,17 @@ def _multigraph_search(
     effort: float,
     max_iterations: int,
     seed: int,
+    wave: int,
+    agreement: int,
+    lower_bound: float,
+    max_gap: float,
     time_limit: float | None,
     threads: int,
 ) -> tuple[Tensor, Tensor]:
     """Searches from each of s starts; returns labels (s, m, n) and objectives (s, p), +inf where nothing was found.
+
+    Starts are taken `wave` by `wave`, until `agreement` of them have come to the least cost, or that is proven by the
+    lower bound up to the relative gap; the others are left out.
 
     A start is `labels` (s, m, n), or where they are all -1 the construction that merges the clusters of the graphs
     merges[s, 0], merges[s, 1] and so on, (s, m - 1, 2). `universe` limits the elements; 0 = no limit. Problem i belongs
@@ -66,7 +73,8 @@ def _multigraph_search(
         effort=effort,
         max_iterations=max_iterations,
     )
-    _cpu.multigraph_search(problems, graphs, options, _ops._budget(time_limit, threads))
+    waves = _cpu.MultigraphWaves(size=wave, agreement=agreement, lower_bound=lower_bound, max_gap=max_gap)
+    _cpu.multigraph_search(problems, graphs, options, waves, _ops._budget(time_limit, threads))
     del alive
     return found, objectives
 

@@ -1,8 +1,10 @@
 #include "bindings/multigraph.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -55,6 +57,9 @@ struct MultigraphArguments {
     for (std::int64_t merge = 0; merge + 1 < graphs; ++merge) result.push_back({ends[2 * merge], ends[2 * merge + 1]});
     return result;
   }
+  double* objectives_of(std::int64_t start, std::int64_t batch) const {
+    return pointer<double>(objectives) + start * batch;
+  }
   bool is_constructed(const MultigraphShape& shape, std::int64_t start) const {
     for (std::int64_t graph = 0; graph < graphs; ++graph) {
       if (shape.nodes[graph] > 0) return labels_of(start)[graph * label_stride] < 0;
@@ -82,8 +87,38 @@ struct MultigraphArguments {
   }
 };
 
+// The cheapest answer of the starts so far, and how many of them have come to it.
+struct Progress {
+  double cost = std::numeric_limits<double>::infinity();
+  std::int64_t hits = 0;
+
+  void note(double value) {
+    constexpr double kSame = 1e-9;  // relative difference of equal costs
+    const double tolerance = std::isfinite(cost) ? kSame * std::max(std::fabs(cost), std::fabs(value)) : 0.0;
+    if (value < cost - tolerance) {
+      cost = value;
+      hits = 1;
+    } else if (std::isfinite(value) && value <= cost + tolerance) {
+      ++hits;
+    }
+  }
+};
+
+// Starts are searched in waves of a fixed size, so that the answer does not depend on the number of threads. They end
+// when enough of them agree, or with a proof.
+struct Waves {
+  std::int64_t size, agreement;
+  double lower_bound, max_gap;
+
+  bool is_done(const Progress& progress) const {
+    return progress.hits >= agreement ||
+           (progress.hits > 0 && progress.cost - lower_bound <= max_gap * std::fabs(progress.cost));
+  }
+};
+
 void multigraph_search(const LawlerArguments& arguments, const MultigraphArguments& graphs,
-                       const MultigraphOptions& options, const Budget& budget) {
+                       const MultigraphOptions& options, const Waves& waves, const Budget& budget) {
+  require(waves.size >= 1, "waves must hold a start");
   MultigraphCosts costs(graphs.shape(arguments.batch));
   const MultigraphShape& shape = costs.shape();
   const Budget patient{-1.0, budget.threads};
@@ -104,19 +139,31 @@ void multigraph_search(const LawlerArguments& arguments, const MultigraphArgumen
   });
   const bool all_valid = std::all_of(valid.begin(), valid.end(), [](char v) { return v != 0; });
   if (all_valid) costs.finish();
-  budget.run(graphs.starts, [&](std::int64_t start, Stop& stop) {
-    double* objectives = pointer<double>(graphs.objectives) + start * arguments.batch;
-    std::fill_n(objectives, arguments.batch, std::numeric_limits<double>::infinity());
-    std::int64_t* labels = graphs.labels_of(start);
-    if (!all_valid) return;
+  std::fill_n(pointer<double>(graphs.objectives), graphs.starts * arguments.batch,
+              std::numeric_limits<double>::infinity());
+  if (!all_valid) return;
+  auto search = [&](std::int64_t start, Stop& stop) {
     MultigraphOptions own = options;
     own.seed += static_cast<std::uint64_t>(start);
     MultigraphSearch search(costs, own, stop);
+    std::int64_t* labels = graphs.labels_of(start);
     const bool constructed = graphs.is_constructed(shape, start);
     if (!search.run(constructed ? nullptr : labels, graphs.merges_of(start))) return;
     std::copy(search.labels().begin(), search.labels().end(), labels);
-    std::copy(search.objectives().begin(), search.objectives().end(), objectives);
-  });
+    std::copy(search.objectives().begin(), search.objectives().end(), graphs.objectives_of(start, arguments.batch));
+  };
+  Stop clock(budget.time_limit);
+  Progress progress;
+  for (std::int64_t first = 0; first < graphs.starts; first += waves.size) {
+    const std::int64_t count = std::min(waves.size, graphs.starts - first);
+    const Budget left{budget.time_limit < 0 ? -1.0 : std::max(clock.seconds_left(), 0.0), budget.threads};
+    left.run(count, [&](std::int64_t index, Stop& stop) { search(first + index, stop); });
+    for (std::int64_t start = first; start < first + count; ++start) {
+      const double* values = graphs.objectives_of(start, arguments.batch);
+      progress.note(std::accumulate(values, values + arguments.batch, 0.0));
+    }
+    if (waves.is_done(progress) || clock.requested()) return;
+  }
 }
 
 }  // namespace
@@ -139,8 +186,14 @@ void bind_multigraph(py::module_& module) {
            py::kw_only(), py::arg("graphs"), py::arg("label_stride"), py::arg("universe"), py::arg("starts"),
            py::arg("nodes"), py::arg("pairs"), py::arg("labels"), py::arg("merges"), py::arg("objectives"));
 
+  py::class_<Waves>(module, "MultigraphWaves")
+      .def(py::init([](std::int64_t size, std::int64_t agreement, double lower_bound, double max_gap) {
+             return Waves{size, agreement, lower_bound, max_gap};
+           }),
+           py::kw_only(), py::arg("size"), py::arg("agreement"), py::arg("lower_bound"), py::arg("max_gap"));
+
   module.def("multigraph_search", &multigraph_search, py::arg("problems"), py::arg("graphs"), py::arg("options"),
-             py::arg("budget"));
+             py::arg("waves"), py::arg("budget"));
 }
 
 }  // namespace graphmatch

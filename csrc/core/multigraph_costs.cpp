@@ -206,36 +206,46 @@ void AggregatedProblem::add_unary(const PairCosts& costs, bool rows_are_first) {
   }
 }
 
-// Adds what "i -> k and j -> l" costs: the term of rows r < s on columns c and d.
+// Adds what "i -> k and j -> l" costs: the term of rows r < s on columns c and d. Pairs of one direction share where
+// the entries belong.
 void AggregatedProblem::add_pairs(const PairCosts& costs, bool rows_are_first) {
-  const std::int64_t width = problem_.edge_count2;
   const std::int64_t row_count = rows_.count(), column_count = columns_.count();
-  auto row_term = [&](std::int64_t r, std::int64_t s) {
-    return quadratic_.data() + row_pairs_.place[r * row_count + s] * width;
-  };
+  const std::int64_t width = problem_.edge_count2;
+  const auto own_count = rows_are_first ? column_count : row_count;
+  bool located[4] = {};
   for (std::size_t p = 0; p < costs.pairs.size(); ++p) {
-    const auto [i, j] = costs.pairs[p];
-    const CostPattern& pattern = costs.pattern(static_cast<std::int64_t>(p));
-    const float* values = costs.values(static_cast<std::int64_t>(p));
-    const std::int64_t x = first_[i], y = first_[j];
-    if (rows_are_first) {
-      const bool ascending = x < y;
-      float* row = ascending ? row_term(x, y) : row_term(y, x);
+    const auto pair = static_cast<std::int64_t>(p);
+    const int direction = costs.direction(pair);
+    std::vector<std::int64_t>& along = along_[direction];
+    std::vector<std::int64_t>& against = against_[direction];
+    const CostPattern& pattern = costs.pattern(pair);
+    const float* values = costs.values(pair);
+    const std::int64_t size = pattern.size();
+    if (!std::exchange(located[direction], true)) {
+      along.resize(static_cast<std::size_t>(size));
+      against.resize(static_cast<std::size_t>(size));
       for (std::int64_t k = 0; k < costs.columns; ++k) {
         for (std::int32_t at = pattern.row_begin[k]; at < pattern.row_begin[k + 1]; ++at) {
-          const std::int64_t c = second_[k], d = second_[pattern.column[at]];
-          row[column_pairs_.place[ascending ? c * column_count + d : d * column_count + c]] += values[at];
+          const std::int64_t x = second_[k], y = second_[pattern.column[at]];
+          if (rows_are_first) {
+            along[at] = column_pairs_.place[x * own_count + y];
+            against[at] = column_pairs_.place[y * own_count + x];
+          } else {
+            along[at] = row_pairs_.place[std::min(x, y) * own_count + std::max(x, y)] * width;
+            against[at] = x < y ? 0 : 1;
+          }
         }
       }
-      continue;
     }
-    const std::int32_t along = column_pairs_.place[x * column_count + y];
-    const std::int32_t against = column_pairs_.place[y * column_count + x];
-    for (std::int64_t k = 0; k < costs.columns; ++k) {
-      for (std::int32_t at = pattern.row_begin[k]; at < pattern.row_begin[k + 1]; ++at) {
-        const std::int64_t r = second_[k], s = second_[pattern.column[at]];
-        (r < s ? row_term(r, s)[along] : row_term(s, r)[against]) += values[at];
-      }
+    const std::int64_t x = first_[costs.pairs[p].first], y = first_[costs.pairs[p].second];
+    if (rows_are_first) {
+      float* row = quadratic_.data() + row_pairs_.place[std::min(x, y) * row_count + std::max(x, y)] * width;
+      const std::int64_t* place = (x < y ? along : against).data();
+      for (std::int64_t at = 0; at < size; ++at) row[place[at]] += values[at];
+    } else {
+      const std::int64_t column[2] = {column_pairs_.place[x * column_count + y],
+                                      column_pairs_.place[y * column_count + x]};
+      for (std::int64_t at = 0; at < size; ++at) quadratic_[along[at] + column[against[at]]] += values[at];
     }
   }
 }

@@ -9,6 +9,7 @@
 // the element (Swoboda et al., CVPR 2019; Kahl et al., arXiv 2406.18215).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -121,7 +122,8 @@ class AggregatedProblem {
   std::int64_t limit_ = 0;  // elements are below this
   Elements rows_, columns_;
   Joined row_pairs_, column_pairs_;
-  std::vector<std::int64_t> first_, second_;  // places of the nodes of the graphs of a pair
+  std::vector<std::int64_t> first_, second_;                  // places of the nodes of the graphs of a pair
+  std::array<std::vector<std::int64_t>, 4> along_, against_;  // where the entries of its patterns belong
   std::vector<float> unary_, quadratic_;
   LawlerProblem<float> problem_;
 };

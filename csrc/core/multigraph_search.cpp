@@ -109,7 +109,7 @@ std::vector<std::int64_t> MultigraphSearch::shuffled_graphs() {
 void MultigraphSearch::improve() {
   for (std::int64_t sweep = 0; sweep < options_.sweeps && !stop_.requested(); ++sweep) {
     descend_all();
-    if (!exchange_elements() && !resolve_all()) return;
+    if (!resolve_all() && !exchange_elements()) return;
   }
 }
 
@@ -121,30 +121,27 @@ void MultigraphSearch::take_out(std::int64_t graph) {
 }
 
 // Matches one graph after the other anew, until none of them changes.
-bool MultigraphSearch::descend_all() {
+void MultigraphSearch::descend_all() {
   const std::int64_t graphs = costs_.shape().graphs();
-  bool changed = false;
   for (std::int64_t idle = 0; idle < graphs;) {
     for (const std::int64_t graph : shuffled_graphs()) {
-      if (stop_.requested()) return changed;
+      if (stop_.requested()) return;
       take_out(graph);
-      const bool better = rematch(problem_.matching());
-      changed = changed || better;
-      idle = better ? 0 : idle + 1;
+      idle = rematch(problem_.matching()) ? 0 : idle + 1;
       if (idle >= graphs) break;
     }
   }
-  return changed;
 }
 
 bool MultigraphSearch::resolve_all() {
+  bool changed = false;
   std::vector<std::int64_t> matching;
   for (const std::int64_t graph : shuffled_graphs()) {
-    if (stop_.requested()) return false;
+    if (stop_.requested()) return changed;
     take_out(graph);
-    if (solve(matching) && rematch(matching)) return true;
+    if (solve(matching) && rematch(matching)) changed = true;
   }
-  return false;
+  return changed;
 }
 
 // Descends from a matching of the problem at hand, and takes what comes of it if that costs less than the labels.

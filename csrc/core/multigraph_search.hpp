@@ -40,7 +40,7 @@ class MultigraphSearch {
  private:
   bool construct(const std::vector<GraphPair>& merges);
   void improve();
-  bool descend_all();
+  void descend_all();
   bool resolve_all();
   void take_out(std::int64_t graph);
   bool solve(std::vector<std::int64_t>& matching);

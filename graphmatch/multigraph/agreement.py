@@ -5,30 +5,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphmatch.multigraph.labels import partner_table
+from graphmatch.multigraph.labels import partner_table, ways
 from graphmatch.multigraph.problem import MultiGraphProblem
 
 
-def pair_support(assignment: Tensor, problem: MultiGraphProblem) -> Tensor:
-    """Returns (m, m) float64: matches of the two graphs that ways through third graphs confirm, summed over those.
-
-    The number of matches itself, weighed so that it only breaks ties, is added; 0 where the pair is not given.
+def pair_support(assignment: Tensor, problem: MultiGraphProblem) -> tuple[Tensor, bool]:
+    """Returns how much each pair is confirmed, and whether nothing contradicts anything.
 
     Args:
         assignment: (p, n) int64, a matching per pair of the problem; -1 = unmatched or padding.
         problem: Says which graphs the matchings belong to.
+
+    Returns:
+        (m, m) float64: matches of the two graphs that ways through third graphs confirm, summed over those; the number
+        of matches itself, weighed so that it only breaks ties, is added; 0 where the pair is not given. And whether
+        the matchings are consistent in cycles, with a confirmation per match at least.
     """
     table, known = partner_table(assignment, problem.pairs, problem.node_counts)
-    graphs, _, width = table.shape
-    index = torch.where(table < 0, width - 1, table)
+    graphs = len(table)
     support = torch.zeros(graphs, graphs, dtype=torch.float64)
+    agree = True
     for graph in range(graphs):
-        # [c, b, i]: where node i of `graph` gets by way of c to b.
-        through = table.gather(2, index[graph][:, None].expand(graphs, graphs, width))
-        confirmed = (through == table[graph]) & (through >= 0) & known[graph][:, None, None]
+        through, counts = ways(table, known, graph)
+        confirmed = counts & (through == table[graph])
         support[graph] = confirmed.sum((0, 2)).double()
+        agree = agree and bool((confirmed == counts).all())
     matches = (table >= 0).sum(2).double()
-    return torch.where(known, support + matches / (1 + matches.max()), 0)
+    # Matches that nothing could contradict agree with nothing.
+    agree = agree and bool(support.sum() >= matches.sum())
+    return torch.where(known, support + matches / (1 + matches.max()), 0), agree
 
 
 def spanning_merges(support: Tensor) -> Tensor:
@@ -58,7 +63,6 @@ def tree_labels(assignment: Tensor, problem: MultiGraphProblem, merges: Tensor) 
     counts = problem.node_counts.tolist()
     graphs, largest = len(counts), max(counts)
     limit = problem.largest_universe
-    limited = problem.universe_size is not None or problem.costs.unmatched_cost is None
     labels = torch.full((graphs, largest), -1, dtype=torch.int64)
     neighbours: list[list[int]] = [[] for _ in counts]
     for a, b in merges.tolist():
@@ -74,7 +78,7 @@ def tree_labels(assignment: Tensor, problem: MultiGraphProblem, merges: Tensor) 
             own[partner >= 0] = labels[parent][partner[partner >= 0]]
         alone = own < 0
         missing = int(alone.sum())
-        if limited:
+        if problem.is_limited:
             free = torch.ones(limit, dtype=torch.bool)
             free[own[~alone]] = False
             own[alone] = free.nonzero()[:missing, 0]

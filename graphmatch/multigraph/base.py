@@ -20,16 +20,20 @@ class MultiGraphMethod(Protocol):
         ...
 
 
-def pair_solver(threads: int | None = None, on_cpu: bool = False) -> Solver:
-    """Returns the solver of single pairs: quick, since what it misses is found together with the other graphs."""
-    return Portfolio(effort=0.05, max_iterations=15, threads=threads, keep_state=False, on_cpu=on_cpu)
+_FEW_PAIRS = 28  # of 8 graphs: more of them confirm each other, and need less care
+
+
+def pair_solver(pairs: int, threads: int | None = None, on_cpu: bool = False) -> Solver:
+    """Returns the solver of so many pairs: quick, since what it misses is found together with the other graphs."""
+    effort = 0.05 * min(1.0, _FEW_PAIRS / max(pairs, 1))
+    return Portfolio(effort=effort, max_iterations=15, threads=threads, keep_state=False, on_cpu=on_cpu)
 
 
 def solve_pairs(
     problem: MultiGraphProblem, solver: Solver | None, threads: int | None = None, on_cpu: bool = False
 ) -> MatchResult:
     """Returns all pairs solved each on its own, in one native call; the options are those of the default solver."""
-    return solve(problem.costs, pair_solver(threads, on_cpu) if solver is None else solver)
+    return solve(problem.costs, pair_solver(len(problem.pairs), threads, on_cpu) if solver is None else solver)
 
 
 def check_problem(where: str, problem: object) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +10,11 @@ from torch import Tensor
 from graphmatch import _check
 from graphmatch.multigraph.agreement import pair_support, spanning_merges, tree_labels
 from graphmatch.multigraph.base import check_problem, solve_pairs
-from graphmatch.multigraph.labels import cycle_consistency
 from graphmatch.multigraph.native_search import NativeSearch, sequential_merges
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import MultiGraphResult, result_of_labels
 from graphmatch.multigraph.sequential import check_search_options
-from graphmatch.result import MatchResult, relative_gap
 from graphmatch.solvers import Solver
-
-_SAME = 1e-9  # relative difference of the cost of equal answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,67 +76,26 @@ class Best:
         """Returns consistent matchings with the sum of the bounds of all pairs."""
         check_problem("Best", problem)
         pairwise = solve_pairs(problem, self.solver, self.threads, self.on_cpu)
-        search = _Starts(self, problem, pairwise)
-        search.run()
-        return result_of_labels(problem, search.labels, self.max_gap, pairwise)
-
-
-class _Starts:
-    """The starts of one call, and the cheapest labels so far."""
-
-    def __init__(self, method: Best, problem: MultiGraphProblem, pairwise: MatchResult):
-        self.method, self.problem = method, problem
-        self.assignment = pairwise.assignment.cpu()
-        self.bound = float(pairwise.lower_bound.sum())
-        self.deadline = math.inf if method.time_limit is None else time.monotonic() + method.time_limit
-        self.random = torch.Generator().manual_seed(method.seed)
-        self.labels = torch.zeros(0)
-        self.cost = math.inf
-        self.count = self.hits = 0
-
-    def run(self) -> None:
-        problem = self.problem
-        support = pair_support(self.assignment, problem)
+        assignment = pairwise.assignment.cpu()
+        support, agree = pair_support(assignment, problem)
         tree = spanning_merges(support)
-        composed = tree_labels(self.assignment, problem, tree)
-        self.labels = composed
-        self._take(*self._search().improve(problem, composed[None]))
-        agrees = cycle_consistency(self.assignment, problem.pairs, problem.node_counts) == 1.0
-        if self._is_proven() or (agrees and torch.equal(composed, self.labels)):
-            return
-        self._construct([tree])
-        # In waves of a fixed size, so that the answer does not depend on the number of threads.
-        while self.hits < self.method.agreement and self.count < self.method.starts and not self._is_proven():
-            if time.monotonic() > self.deadline:
-                return
-            wave = min(2, self.method.starts - self.count)
-            graphs = problem.graph_count
-            orders = [torch.randperm(graphs, generator=self.random) for _ in range(wave)]
-            self._construct([sequential_merges(order) for order in orders])
+        merges = [] if agree else [tree, *self._random_merges(problem.graph_count)]
+        search = NativeSearch(
+            "Best",
+            self.sweeps,
+            self.effort,
+            self.max_iterations,
+            self.seed,
+            self.time_limit,
+            self.threads,
+            self.on_cpu,
+            self.agreement,
+            float(pairwise.lower_bound.sum()),
+            self.max_gap,
+        )
+        labels, _ = search.run(problem, [tree_labels(assignment, problem, tree)], merges[: self.starts - 1])
+        return result_of_labels(problem, labels, self.max_gap, pairwise)
 
-    def _construct(self, merges: list[Tensor]) -> None:
-        if self.count < self.method.starts:
-            self._take(*self._search().construct(self.problem, torch.stack(merges)))
-
-    def _search(self) -> NativeSearch:
-        method = self.method
-        left = None if method.time_limit is None else max(self.deadline - time.monotonic(), 1e-3)
-        seed = method.seed + self.count
-        options = (method.effort, method.max_iterations, seed, left, method.threads, method.on_cpu)
-        return NativeSearch("Best", method.sweeps, *options)
-
-    def _take(self, labels: Tensor, objectives: Tensor) -> None:
-        """Notes what several starts have come to, in their order."""
-        for found, cost in zip(labels, objectives.sum(1).tolist(), strict=True):
-            self.count += 1
-            tolerance = _SAME * max(abs(cost), abs(self.cost)) if math.isfinite(self.cost) else 0.0
-            if cost < self.cost - tolerance:
-                self.labels, self.cost, self.hits = found, cost, 1
-            elif math.isfinite(cost) and cost <= self.cost + tolerance:
-                self.hits += 1
-
-    def _is_proven(self) -> bool:
-        if not math.isfinite(self.cost):
-            return False
-        cost, bound = (torch.tensor(value, dtype=torch.float64) for value in (self.cost, self.bound))
-        return bool(relative_gap(cost, bound) <= self.method.max_gap)
+    def _random_merges(self, graphs: int) -> list[Tensor]:
+        random = torch.Generator().manual_seed(self.seed)
+        return [sequential_merges(torch.randperm(graphs, generator=random)) for _ in range(max(self.starts - 2, 0))]

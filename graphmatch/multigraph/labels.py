@@ -67,19 +67,29 @@ def cycle_consistency(assignment: Tensor, pairs: Tensor, node_counts: Tensor) ->
     _check.shape(where, "pairs", pairs, (len(assignment), 2), "two graphs per matching")
     table, known = partner_table(assignment, pairs, node_counts)
     confirmed = steps = 0
-    graphs = len(node_counts)
-    for a in range(graphs):
-        for b in range(graphs):
-            if a == b or not known[a, b]:
-                continue
-            # Partners in all third graphs at once; the extra row of the table is that of unmatched nodes.
-            over = table[b][:, table[a, b]]
-            third = known[a] & known[b]
-            third[[a, b]] = False
-            reached = (over >= 0) & third[:, None]
-            steps += int(reached.sum())
-            confirmed += int((reached & (over == table[a, :, : over.shape[1]])).sum())
+    for graph in range(len(node_counts)):
+        through, counts = ways(table, known, graph)
+        steps += int(counts.sum())
+        confirmed += int((counts & (through == table[graph])).sum())
     return confirmed / steps if steps else 1.0
+
+
+def ways(table: Tensor, known: Tensor, graph: int) -> tuple[Tensor, Tensor]:
+    """Returns where two steps lead, (m, m, n + 1) int64, and which of these ways count, bool of the same shape.
+
+    Entry [b, c, i] is the node of c that node i of `graph` reaches by way of b, -1 = none. Ways count that reach a
+    node and whose three graphs are different and matched with each other.
+
+    Args:
+        table: Of `partner_table`.
+        known: Likewise.
+        graph: Where the ways begin.
+    """
+    graphs, _, width = table.shape
+    index = torch.where(table[graph] < 0, width - 1, table[graph])
+    through = table.gather(2, index[:, None].expand(graphs, graphs, width))
+    triples = known[graph][:, None] & known[graph][None, :] & known
+    return through, triples[:, :, None] & (through >= 0)
 
 
 def partner_table(assignment: Tensor, pairs: Tensor, node_counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -86,10 +86,8 @@ class LocalSearch:
             self.threads,
             self.on_cpu,
         )
-        found, objectives = search.improve(problem, labels[None])
-        if not bool(objectives.isfinite().all()):
-            found = labels[None]
-        return result_of_labels(problem, found[0], self.max_gap, pairwise)
+        found, _ = search.run(problem, [labels])
+        return result_of_labels(problem, found, self.max_gap, pairwise)
 
 
 def checked_labels(where: str, labels: Tensor, problem: MultiGraphProblem) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +13,12 @@ from graphmatch import _check, _multigraph_ops
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.solvers.call import host_costs, thread_count
 
+_WAVE = 2  # starts between two looks at how many of them agree
+
 
 @dataclass(frozen=True)
 class NativeSearch:
-    """Options of the native search; see `LocalSearch` for their meaning.
+    """Options of the native search; see `LocalSearch` and `Best` for their meaning.
 
     Args:
         where: Name of the method, for errors.
@@ -25,30 +29,37 @@ class NativeSearch:
         time_limit: Seconds.
         threads: None = PyTorch's.
         on_cpu: Whether costs on other devices are copied.
+        agreement: The search ends when so many starts have come to the least cost.
+        lower_bound: Of the total cost; the search ends when it is within `max_gap` of it.
+        max_gap: Relative.
     """
 
     where: str
     sweeps: int
-    effort: float = 0.05
-    max_iterations: int = 10
-    seed: int = 0
-    time_limit: float | None = None
-    threads: int | None = None
-    on_cpu: bool = False
+    effort: float
+    max_iterations: int
+    seed: int
+    time_limit: float | None
+    threads: int | None
+    on_cpu: bool
+    agreement: int = 1
+    lower_bound: float = -math.inf
+    max_gap: float = 0.0
 
-    def construct(self, problem: MultiGraphProblem, merges: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns labels (s, m, n) and objectives (s, p) of constructions by merges (s, m - 1, 2), searched further."""
-        shape = (len(merges), problem.graph_count, max(int(problem.node_counts.max()), 0))
-        return self._run(problem, torch.full(shape, -1, dtype=torch.int64), merges)
+    def run(
+        self, problem: MultiGraphProblem, labels: Sequence[Tensor] = (), merges: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Searches from labels (m, n) each, then from constructions by merges (m - 1, 2) each.
 
-    def improve(self, problem: MultiGraphProblem, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns labels (s, m, n) and objectives (s, p) of searches that begin with labels."""
-        merges = torch.zeros(len(labels), problem.graph_count - 1, 2, dtype=torch.int64)
-        return self._run(problem, labels, merges)
-
-    def _run(self, problem: MultiGraphProblem, labels: Tensor, merges: Tensor) -> tuple[Tensor, Tensor]:
+        Returns:
+            The cheapest labels (m, n) found and their objectives (p,), +inf where no allowed matchings were found.
+        """
+        graphs, largest = problem.graph_count, int(problem.node_counts.max())
+        nothing = torch.full((graphs, largest), -1, dtype=torch.int64)
+        no_merges = torch.zeros(graphs - 1, 2, dtype=torch.int64)
+        starts = torch.stack([*labels, *[nothing] * len(merges)])
+        trees = torch.stack([*[no_merges] * len(labels), *merges])
         costs = problem.costs
-        limited = problem.universe_size is not None or costs.unmatched_cost is None
         threads = thread_count(self.where, self.threads)
         _check.memory(self.where, _working_bytes(problem, threads), "Use fewer graphs, edges or threads.")
         found, objectives = _multigraph_ops.multigraph_search(
@@ -60,17 +71,22 @@ class NativeSearch:
             costs.unmatched_cost,
             problem.pairs,
             problem.node_counts,
-            problem.largest_universe if limited else 0,
-            labels,
-            merges,
+            problem.largest_universe if problem.is_limited else 0,
+            starts,
+            trees,
             self.sweeps,
             self.effort,
             self.max_iterations,
             self.seed,
+            _WAVE,
+            self.agreement,
+            self.lower_bound,
+            self.max_gap,
             self.time_limit,
             threads,
         )
-        return found, objectives
+        best = int(objectives.sum(1).argmin())
+        return found[best], objectives[best]
 
 
 def sequential_merges(order: Tensor) -> Tensor:

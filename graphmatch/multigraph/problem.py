@@ -154,6 +154,11 @@ class MultiGraphProblem:
         return len(self.node_counts)
 
     @property
+    def is_limited(self) -> bool:
+        """Whether nodes may lack an element of their own: the universe is limited, or matchings must be complete."""
+        return self.universe_size is not None or self.costs.unmatched_cost is None
+
+    @property
     def largest_universe(self) -> int:
         """Number of elements that labels may name at most: `universe_size` or what None stands for."""
         if self.universe_size is not None:

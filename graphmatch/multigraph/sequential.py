@@ -72,8 +72,8 @@ class SequentialConstruction:
         search = NativeSearch(
             where, 0, self.effort, self.max_iterations, self.seed, self.time_limit, self.threads, self.on_cpu
         )
-        labels, _ = search.construct(problem, sequential_merges(torch.tensor(order))[None])
-        return result_of_labels(problem, labels[0], self.max_gap)
+        labels, _ = search.run(problem, merges=[sequential_merges(torch.tensor(order))])
+        return result_of_labels(problem, labels, self.max_gap)
 
 
 def check_search_options(where: str, effort: float, max_iterations: int) -> None:
