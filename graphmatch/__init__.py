@@ -6,7 +6,7 @@ lower bounds; gradient estimators send useful gradients through the discrete sol
 
 from graphmatch import io, testing
 from graphmatch.affinity import cosine_affinity, edge_features
-from graphmatch.alignment import AlignmentDetails, BarycenterAlignment
+from graphmatch.alignment import AlignmentDetails, BarycenterAlignment, PairwiseAlignment
 from graphmatch.assignment import linear_assignment
 from graphmatch.batch import stack_problems
 from graphmatch.gradients import (
@@ -90,6 +90,7 @@ __all__ = [
     "MultiGraphProblem",
     "MultiGraphResult",
     "NegativeIdentity",
+    "PairwiseAlignment",
     "PerturbedOptimizer",
     "Portfolio",
     "Problem",

@@ -69,6 +69,13 @@ def integer(where: str, argument: str, value: Tensor) -> Tensor:
     return value
 
 
+def boolean(where: str, argument: str, value: object) -> Tensor:
+    """Checks that a tensor is bool, and returns it."""
+    if not isinstance(value, Tensor) or value.dtype != torch.bool:
+        raise TypeError(message(where, argument, "be a bool tensor", describe(value), "Convert it with tensor.bool()."))
+    return value
+
+
 def shape(where: str, argument: str, value: Tensor, expected: Sequence[int], because: str) -> None:
     """Checks that a tensor has exactly the expected shape."""
     if tuple(value.shape) != tuple(expected):

@@ -53,14 +53,24 @@ def knn_graph(points: Tensor, k: int) -> Graph:
     _check.costs("knn_graph", "points", coordinates, allow_infinite=False)
     count = points.shape[-2]
     neighbours = max(min(k, count - 1), 0)
-    # Differences, not |x|^2 + |y|^2 - 2xy: the latter loses the distances of close points in float32.
-    distances = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
-    loops = torch.eye(count, dtype=torch.bool, device=points.device)
-    # Distances that overflow stay below that of a loop.
-    distances = distances.clamp(max=torch.finfo(distances.dtype).max).masked_fill(loops, torch.inf)
-    nearest = distances.topk(neighbours, dim=-1, largest=False, sorted=True).indices
+    nearest = nearest_neighbours(coordinates, neighbours)
     origin = torch.arange(count, device=points.device)[:, None].expand(nearest.shape)
     return Graph(points, torch.stack([origin, nearest], dim=-1).flatten(-3, -2))
+
+
+def nearest_neighbours(coordinates: Tensor, neighbours: int, real: Tensor | None = None) -> Tensor:
+    """Returns the indices (..., n, neighbours) of the points nearest to each of (..., n, d), nearest first.
+
+    Of all points, or of those that are `real`, (..., n) bool; points that run out leave any index behind.
+    """
+    # Differences, not |x|^2 + |y|^2 - 2xy: the latter loses the distances of close points in float32.
+    distances = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
+    barred = torch.eye(coordinates.shape[-2], dtype=torch.bool, device=coordinates.device)
+    if real is not None:
+        barred = barred | ~real[..., None, :]
+    # Distances that overflow stay below that of a loop.
+    distances = distances.clamp(max=torch.finfo(distances.dtype).max).masked_fill(barred, torch.inf)
+    return distances.topk(neighbours, dim=-1, largest=False, sorted=True).indices
 
 
 def complete_graph(points: Tensor) -> Graph:

@@ -9,7 +9,7 @@ from graphmatch import _check
 from graphmatch.affinity import cosine_affinity
 
 
-def hamming_loss(matching: Tensor, target: Tensor) -> Tensor:
+def hamming_loss(matching: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Returns the mean Hamming distance between 0/1 matchings and their targets, per node that has a target.
 
     Both kinds of error count: a pair that should not be matched, and a node that misses its target. A complete matching
@@ -17,7 +17,9 @@ def hamming_loss(matching: Tensor, target: Tensor) -> Tensor:
 
     Args:
         matching: (b, n1, n2) 0/1, differentiable through a gradient estimator.
-        target: (n1, n2) or (b, n1, n2) 0/1. A row with several ones accepts any of them.
+        target: (n1, n2) or (b, n1, n2) 0/1. A row with several ones accepts any of them; a row without any should not be
+            matched.
+        mask: (n1,) or (b, n1) bool, the nodes that count; None = all.
 
     Returns:
         Scalar in [0, 2] for complete matchings; 0 for an empty batch or an empty target.
@@ -29,6 +31,12 @@ def hamming_loss(matching: Tensor, target: Tensor) -> Tensor:
     """
     _check.tensor("hamming_loss", "matching", matching, 3, "(b, n1, n2)")
     target = target.to(matching.dtype).expand_as(matching)
+    if mask is not None:
+        _check.boolean("hamming_loss", "mask", mask)
+        if mask.shape not in (matching.shape[:2], matching.shape[1:2]):
+            rule = f"have shape {tuple(matching.shape[:2])} or {tuple(matching.shape[1:2])}"
+            raise ValueError(_check.message("hamming_loss", "mask", rule, tuple(mask.shape), "One entry per node."))
+        matching, target = (torch.where(mask[..., None], each, 0) for each in (matching, target))
     has_target = target.amax(2) if target.shape[2] else target.sum(2)
     # Linear in the matching, so its gradient is a cost vector that an estimator can follow.
     wrong = (matching * (1 - target)).sum()

@@ -55,20 +55,35 @@ def _lawler_gradients(
     relaxation: _Relaxation, costs: list[Tensor], upstream: list[Tensor], hard: Tensor, edges1: Tensor, edges2: Tensor
 ) -> list[Tensor]:
     tails, heads = (edges1[..., 0], edges2[..., 0]), (edges1[..., 1], edges2[..., 1])
+    unary, quadratic = costs
+    by_tails, by_heads = shares_of_ends(hard, edges1, edges2)
+    slopes = lawler_slopes(unary, quadratic, (by_tails, by_heads), edges1, edges2)
+    plan = relaxation.plan(slopes)
+    soft = shares_of_ends(plan.matching, edges1, edges2)
+    inner = relaxation.gradient(plan, lawler_slopes(upstream[0], upstream[1], soft, edges1, edges2))
+    return [inner, by_tails * _spread(inner, *tails) + by_heads * _spread(inner, *heads)]
+
+
+def shares_of_ends(matching: Tensor, edges1: Tensor, edges2: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what a matching pays of each pair of edges per match of their tails, and per match of their heads.
+
+    The pairs paid are double * P[tails] * P[heads] + single * P[tails]; both results are (b, e1, e2).
+    """
+    tails, heads = (edges1[..., 0], edges2[..., 0]), (edges1[..., 1], edges2[..., 1])
     loops1, loops2 = (edges[..., 0] == edges[..., 1] for edges in (edges1, edges2))
     # A loop is paid by one assignment, and no loop is mapped onto an edge that is none.
-    single = (loops1[:, :, None] & loops2[:, None, :]).to(hard.dtype)
-    double = (~loops1[:, :, None] & ~loops2[:, None, :]).to(hard.dtype)
-    unary, quadratic = costs
-    by_tails, by_heads = double * _spread(hard, *heads) + single, double * _spread(hard, *tails)
-    slopes = unary + _gathered(quadratic * by_tails, *tails, unary) + _gathered(quadratic * by_heads, *heads, unary)
-    plan = relaxation.plan(slopes)
-    # The pairs paid are double * P[tails] * P[heads] + single * P[tails].
-    soft_tails, soft_heads = _spread(plan.matching, *tails), _spread(plan.matching, *heads)
-    paid = _gathered(upstream[1] * (double * soft_heads + single), *tails, unary)
-    paid = paid + _gathered(upstream[1] * double * soft_tails, *heads, unary)
-    inner = relaxation.gradient(plan, upstream[0] + paid)
-    return [inner, by_tails * _spread(inner, *tails) + by_heads * _spread(inner, *heads)]
+    single = (loops1[:, :, None] & loops2[:, None, :]).to(matching.dtype)
+    double = (~loops1[:, :, None] & ~loops2[:, None, :]).to(matching.dtype)
+    return double * _spread(matching, *heads) + single, double * _spread(matching, *tails)
+
+
+def lawler_slopes(
+    unary: Tensor, quadratic: Tensor, shares: tuple[Tensor, Tensor], edges1: Tensor, edges2: Tensor
+) -> Tensor:
+    """Returns the slopes (b, n1, n2) of the costs of a soft matching whose `shares_of_ends` are given."""
+    by_tails, by_heads = shares
+    slopes = unary + _gathered(quadratic * by_tails, edges1[..., 0], edges2[..., 0], unary)
+    return slopes + _gathered(quadratic * by_heads, edges1[..., 1], edges2[..., 1], unary)
 
 
 def _dense_gradients(
@@ -116,7 +131,7 @@ def _matching_relaxed(
     if 0 in matching.shape:
         return [torch.zeros_like(cost, memory_format=torch.contiguous_format) for cost in costs]
     inside = [_inside(cost, KINDS[kind].extent(place, context[2])) for place, cost in enumerate(costs)]
-    edges = [_real_edges(each, context[2], place) for place, each in enumerate(context[:2])]
+    edges = [real_edges(each, context[2], place) for place, each in enumerate(context[:2])]
     real = [torch.where(mask, cost, 0) for mask, cost in zip(inside, costs, strict=True)]
     # Where the upstream gradient is not finite, products with zeros would be neither.
     given = [
@@ -152,7 +167,7 @@ def _inside(like: Tensor, extent: Tensor | None) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _real_edges(edges: Tensor | None, sizes: Tensor | None, place: int) -> Tensor | None:
+def real_edges(edges: Tensor | None, sizes: Tensor | None, place: int) -> Tensor | None:
     """Returns edges whose padding, which may hold anything, joins node 0 to itself."""
     if edges is None or sizes is None:
         return edges

@@ -1,0 +1,196 @@
+"""What all alignments share: graphs of the views, problems between graphs, targets, loss and report."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphmatch import _check
+from graphmatch.affinity import edge_features
+from graphmatch.alignment.graphs import GraphBatch, neighbour_edges
+from graphmatch.alignment.views import Views, checked_views
+from graphmatch.gradients import IMLE, GradientEstimator
+from graphmatch.layers import MatchingLayer, MessagePassing
+from graphmatch.losses import hamming_loss
+from graphmatch.result import MatchResult
+from graphmatch.solvers import Solver, quick_solver
+
+Directions = Literal["forward", "both"]
+
+
+@dataclass(frozen=True)
+class AlignmentDetails:
+    """What one alignment found. All scalars are 0-d tensors; only `loss` carries gradients.
+
+    Attributes:
+        loss: Mean Hamming loss of the matchings, in [0, 2] where all nodes must be matched.
+        matching_accuracy: Share of nodes with a counterpart that are matched to it, or to an equal one, over all
+            problems; NaN without such nodes. While training with a noisy estimator the matchings are those of the noisy
+            problems.
+        retrieval: Top-1 retrieval between the views as they came in (before message passing), mean over ordered pairs.
+        gap: Largest relative gap of the solved problems; 0 without nodes.
+    """
+
+    loss: Tensor
+    matching_accuracy: Tensor
+    retrieval: Tensor
+    gap: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """Loss and matchings of p problems.
+
+    Attributes:
+        loss: 0-d.
+        matching: (p, n, n).
+        target: (p, n, n) 0/1, the accepted matches.
+    """
+
+    loss: Tensor
+    matching: Tensor
+    target: Tensor
+
+
+class ViewAlignment(nn.Module):
+    """Hamming loss of matchings between graphs that come from m >= 2 views of samples; the base of all alignments.
+
+    A subclass says which graphs are matched, and which matches are right.
+
+    Args:
+        dim: Length d of the node features.
+        k: Neighbours per node.
+        solver: None takes the quick one.
+        gradient: None takes `IMLE(step=3.0, noise_scale=0.3)`.
+        edge_weight: Weight of the edges in the cost.
+        dropout: Dropout between the convolutions.
+        residual: Add the message passing to the node features instead of replacing them.
+        directions: "forward" or "both".
+        unmatched_cost: Of the matching layer.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        k: int,
+        solver: Solver | None,
+        gradient: GradientEstimator | None,
+        edge_weight: float,
+        dropout: float,
+        residual: bool,
+        directions: Directions,
+        unmatched_cost: float | None,
+    ) -> None:
+        super().__init__()
+        where = type(self).__name__
+        _check.option(where, "dim", dim, dim >= 1, "be at least 1", "It is the length of the node features.")
+        _check.option(where, "k", k, k >= 1, "be at least 1", "5 is the paper's choice.")
+        if directions not in get_args(Directions):
+            rule = "be 'forward' or 'both'"
+            raise ValueError(_check.message(where, "directions", rule, repr(directions), "Pick one."))
+        _check.unmatched_cost(where, unmatched_cost)
+        self.dim, self.k, self.edge_weight, self.directions = dim, k, edge_weight, directions
+        self.message_passing = MessagePassing(dim, dropout, residual=residual)
+        self.layer = MatchingLayer(
+            solver=quick_solver() if solver is None else solver,
+            gradient=IMLE(step=3.0, noise_scale=0.3) if gradient is None else gradient,
+            unmatched_cost=unmatched_cost,
+        )
+        self.zero_gradient = torch.zeros((), dtype=torch.bool)
+
+    def forward(
+        self, *views: Tensor, mask: Tensor | None = None, labels: Tensor | None = None, groups: Tensor | None = None
+    ) -> Tensor:
+        """Returns the alignment loss of m >= 2 views, a scalar.
+
+        Args:
+            views: (N, d) floating point each.
+            mask: (N,) or (m, N) bool, False = the view lacks the sample, or the row is padding: it takes no part in
+                graphs, barycenters and loss, whatever it holds. None = all are there.
+            labels: (m, N) int64, rows of different views with one label describe one sample; distinct within a view.
+                -1 = no counterpart: the row is a node of its view's graph, and has no target. None = row i of every
+                view describes sample i.
+            groups: (N,) or (m, N) int64, rows of a view with one number may take each other's place, as the encodings
+                of one image do; -1 = in no group. With labels (m, N) only. Equal rows need no groups.
+
+        Raises:
+            TypeError, ValueError: If an argument breaks these rules.
+        """
+        return self._align(self._checked(views, mask, labels, groups)).loss
+
+    def details(
+        self, *views: Tensor, mask: Tensor | None = None, labels: Tensor | None = None, groups: Tensor | None = None
+    ) -> AlignmentDetails:
+        """Returns the loss of m >= 2 views (N, d) with what there is to know about it; arguments as in `forward`."""
+        checked = self._checked(views, mask, labels, groups)
+        aligned = self._align(checked)
+        hits = (aligned.matching.detach() * aligned.target).sum()
+        accuracy = hits / (aligned.target.amax(2) if aligned.target.shape[2] else aligned.target.sum(2)).sum()
+        return AlignmentDetails(aligned.loss, accuracy, checked.retrieval(), self._largest_gap(aligned.loss))
+
+    def _checked(
+        self, views: tuple[Tensor, ...], mask: Tensor | None, labels: Tensor | None, groups: Tensor | None
+    ) -> Views:
+        return checked_views(type(self).__name__, views, self.dim, mask, labels, groups)
+
+    def _align(self, views: Views) -> Aligned:
+        """Returns loss and matchings, computed in the type of the views whatever autocast says."""
+        # Solvers and nearest neighbours need more digits than autocast would leave them.
+        with torch.autocast(device_type=views.nodes.device.type, enabled=False):
+            graphs, left, right = self._problems(views)
+            return self._matched(graphs, left, right)
+
+    @abstractmethod
+    def _problems(self, views: Views) -> tuple[GraphBatch, Tensor, Tensor]:
+        """Returns graphs and the two graphs of each problem, (p,) int64 each."""
+
+    @abstractmethod
+    def _accepted(self, graphs: GraphBatch, left: Tensor, right: Tensor) -> Tensor:
+        """Returns the matches that count as right, bool (p, n, n)."""
+
+    def _matched(self, graphs: GraphBatch, left: Tensor, right: Tensor) -> Aligned:
+        edges, edge_counts = neighbour_edges(graphs, self.k)
+        nodes = self.message_passing(graphs.nodes, edges)
+        features = edge_features(nodes, edges)
+        nodes = F.normalize(nodes, dim=-1)
+        unary = -torch.matmul(nodes[left], nodes[right].transpose(1, 2))
+        quadratic = -self.edge_weight * torch.matmul(features[left], features[right].transpose(1, 2))
+        accepted = self._accepted(graphs, left, right)
+        if self.directions == "both":
+            unary, quadratic, accepted = (
+                torch.cat([each, each.transpose(1, 2)]) for each in (unary, quadratic, accepted)
+            )
+            left, right = torch.cat([left, right]), torch.cat([right, left])
+        sizes = None
+        if graphs.counts is not None and edge_counts is not None:
+            ends = (graphs.counts[left], graphs.counts[right], edge_counts[left], edge_counts[right])
+            sizes = torch.stack(ends, dim=1)
+        matching, _ = self.layer(self._watch(unary), quadratic, edges[left], edges[right], sizes)
+        # A node without a counterpart is wrong to be matched only where it need not be.
+        every_node_counts = graphs.elements is None or self.layer.unmatched_cost is not None
+        target = accepted.to(matching.dtype)
+        loss = hamming_loss(matching, target, None if every_node_counts else accepted.any(2))
+        return Aligned(loss, matching, target)
+
+    def _watch(self, unary_costs: Tensor) -> Tensor:
+        """Notes during the backward pass whether the matchings sent any gradient."""
+        if unary_costs.requires_grad and not torch.compiler.is_compiling():
+            unary_costs.register_hook(self._note_gradient)
+        return unary_costs
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        self.zero_gradient = (gradient == 0).all()
+
+    def _last_result(self) -> MatchResult | None:
+        return self.layer.result
+
+    def _largest_gap(self, loss: Tensor) -> Tensor:
+        result = self._last_result()
+        if result is None or result.gap.numel() == 0:
+            return torch.zeros((), dtype=torch.float64, device=loss.device)
+        return result.gap.max()
