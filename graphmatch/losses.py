@@ -17,8 +17,8 @@ def hamming_loss(matching: Tensor, target: Tensor, mask: Tensor | None = None) -
 
     Args:
         matching: (b, n1, n2) 0/1, differentiable through a gradient estimator.
-        target: (n1, n2) or (b, n1, n2) 0/1. A row with several ones accepts any of them; a row without any should not be
-            matched.
+        target: (n1, n2) or (b, n1, n2) 0/1. A row with several ones accepts any of them; a row without any should
+            not be matched.
         mask: (n1,) or (b, n1) bool, the nodes that count; None = all.
 
     Returns:

@@ -147,7 +147,8 @@ class BarycenterAlignment(ViewAlignment):
         """Returns the graphs of the views and, after them, the barycenter of each."""
         left = torch.arange(len(views.nodes), device=views.nodes.device)
         seen = views.graphs()
-        centres = self._barycenters(views) if views.elements is None else self._partial_barycenters(views)
+        elements = views.elements
+        centres = self._barycenters(views) if elements is None else self._partial_barycenters(views, elements)
         if seen.counts is None or centres.counts is None:
             graphs = GraphBatch(torch.cat([seen.nodes, centres.nodes]), torch.cat([seen.same, centres.same]))
             return graphs, left, left + len(left)
@@ -187,10 +188,9 @@ class BarycenterAlignment(ViewAlignment):
             same = same | self._equal_in_all(views.groups, views.groups >= -1)
         return GraphBatch(means, same)
 
-    def _partial_barycenters(self, views: Views) -> GraphBatch:
+    def _partial_barycenters(self, views: Views, elements: Tensor) -> GraphBatch:
         """Returns the barycenters of views that lack samples, or have them in different orders."""
-        nodes, elements, universe = views.nodes, views.elements, views.universe
-        assert elements is not None
+        nodes, universe = views.nodes, views.universe
         # Row of each element in each view, by way of an extra element for rows that stand for none.
         rows = torch.arange(nodes.shape[1], device=nodes.device).expand_as(elements)
         row_of = elements.new_full((len(nodes), universe + 1), -1)

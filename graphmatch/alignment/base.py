@@ -129,8 +129,8 @@ class ViewAlignment(nn.Module):
         """Returns the loss of m >= 2 views (N, d) with what there is to know about it; arguments as in `forward`."""
         checked = self._checked(views, mask, labels, groups)
         aligned = self._align(checked)
-        hits = (aligned.matching.detach() * aligned.target).sum()
-        accuracy = hits / (aligned.target.amax(2) if aligned.target.shape[2] else aligned.target.sum(2)).sum()
+        has_target = (aligned.target > 0).any(2)
+        accuracy = (aligned.matching.detach() * aligned.target).sum(2)[has_target].mean()
         return AlignmentDetails(aligned.loss, accuracy, checked.retrieval(), self._largest_gap(aligned.loss))
 
     def _checked(

@@ -22,7 +22,8 @@ class Views:
         nodes: (m, n, d) float32 or float64; zero in padding.
         universe: Number of elements that rows stand for.
         counts: (m,) int64, real rows; None = all.
-        elements: (m, n) int64 in [0, universe), distinct within a view, -1 = none or padding; None = row i is element i.
+        elements: (m, n) int64 in [0, universe), distinct within a view, -1 = none or padding; None = row i
+            is element i.
         groups: (m, n) int64, rows of a view with one number may take each other's place; -1 = in no group.
     """
 
