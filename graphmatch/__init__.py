@@ -54,6 +54,7 @@ from graphmatch.solvers import (
     SpectralMatching,
     Tabu,
 )
+from graphmatch.supervised import SupervisedMatchingLoss
 
 __version__ = "0.1.0"
 
@@ -104,6 +105,7 @@ __all__ = [
     "Stage",
     "Status",
     "StraightThroughSinkhorn",
+    "SupervisedMatchingLoss",
     "Tabu",
     "complete_graph",
     "cosine_affinity",

@@ -131,7 +131,7 @@ def _matching_relaxed(
     if 0 in matching.shape:
         return [torch.zeros_like(cost, memory_format=torch.contiguous_format) for cost in costs]
     inside = [_inside(cost, KINDS[kind].extent(place, context[2])) for place, cost in enumerate(costs)]
-    edges = [real_edges(each, context[2], place) for place, each in enumerate(context[:2])]
+    edges = [_real_edges(each, context[2], place) for place, each in enumerate(context[:2])]
     real = [torch.where(mask, cost, 0) for mask, cost in zip(inside, costs, strict=True)]
     # Where the upstream gradient is not finite, products with zeros would be neither.
     given = [
@@ -167,7 +167,7 @@ def _inside(like: Tensor, extent: Tensor | None) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def real_edges(edges: Tensor | None, sizes: Tensor | None, place: int) -> Tensor | None:
+def _real_edges(edges: Tensor | None, sizes: Tensor | None, place: int) -> Tensor | None:
     """Returns edges whose padding, which may hold anything, joins node 0 to itself."""
     if edges is None or sizes is None:
         return edges

@@ -99,7 +99,7 @@ def entropic_plan(
     tolerance: float,
     gradient: Gradient,
 ) -> Plan:
-    """Returns the entropic optimum; `matching` is differentiable with respect to the costs.
+    """Returns the entropic optimum; its masses are differentiable with respect to the costs.
 
     Args:
         costs: (b, n1, n2) float32 or float64; +inf forbids.
@@ -130,8 +130,8 @@ def entropic_plan(
     slack = absolute2[:, n2:] - absolute1[:, n1:]
     return Plan(
         plan[:, :n1, :n2],
-        plan[:, :n1, n2].detach(),
-        plan[:, n1, :n2].detach(),
+        plan[:, :n1, n2],
+        plan[:, n1, :n2],
         absolute1[:, :n1] + slack,
         absolute2[:, :n2] - slack,
         error.detach(),

@@ -26,7 +26,7 @@ LAYERS = (
     {"solve"},
     {"gradients"},
     {"matching_kinds", "matching_ops", "matching_oracle", "matching_projection", "matching_relaxation"},
-    {"alignment", "assignment", "layers", "losses", "multigraph", "quadratic", "released"},
+    {"alignment", "assignment", "layers", "losses", "multigraph", "quadratic", "released", "supervised"},
     {"interop", "io", "testing", "viz"},
     {"__init__"},
     {"studies"},
