@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,3 +158,55 @@ def willow(folder: Path, first: int, count: int, seed: int) -> Pairs:
 def test_landmarks_of_unseen_images_are_matched_after_training(name: str, data_folder: Path):
     arm = ARMS[name]._replace(steps=150)
     assert gain(arm, willow(data_folder, 0, 1000, seed=0), willow(data_folder, 25, 200, seed=1)) > 0.1
+
+
+class RotatedPoints:
+    """Rotations of noisy points, each in an order of its own, with some rows absent."""
+
+    def __init__(self, count: int, dim: int = 12, noise: float = 0.1) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+        self.noise, self.dim = noise, dim
+        self.rotations = [torch.linalg.qr(self.normal(dim, dim)).Q for _ in range(count)]
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator)
+
+    def draw(self, samples: int) -> tuple[list[Tensor], Tensor, Tensor]:
+        points = self.normal(samples, self.dim)
+        orders = [torch.randperm(samples, generator=self.generator) for _ in self.rotations]
+        views = [
+            (points[order] + self.noise * self.normal(samples, self.dim)) @ rotation
+            for order, rotation in zip(orders, self.rotations, strict=True)
+        ]
+        mask = torch.rand(len(views), samples, generator=self.generator) < 0.9
+        return views, mask, torch.stack(orders)
+
+
+@pytest.mark.parametrize("build", [gm.BarycenterAlignment, gm.PairwiseAlignment])
+@pytest.mark.parametrize("count", [2, 4])
+def test_views_in_different_orders_are_learnt_from_their_labels(build: Callable, count: int):
+    data = RotatedPoints(count)
+    torch.manual_seed(0)
+    heads = nn.ModuleList(nn.Linear(12, 12) for _ in range(count))
+    alignment = build(12)
+    optimizer = torch.optim.Adam([*heads.parameters(), *alignment.parameters()], lr=1e-2)
+
+    def project(views: list[Tensor]) -> list[Tensor]:
+        return [head(view) for head, view in zip(heads, views, strict=True)]
+
+    def measured() -> gm.AlignmentDetails:
+        views, mask, labels = data.draw(24)
+        with torch.no_grad():
+            return alignment.eval().details(*project(views), mask=mask, labels=labels)
+
+    before = measured().retrieval.item()
+    for _ in range(150):
+        views, mask, labels = data.draw(16)
+        alignment.train()
+        optimizer.zero_grad()
+        alignment(*project(views), mask=mask, labels=labels).backward()
+        optimizer.step()
+    after = measured()
+    assert before < 0.25
+    assert after.retrieval.item() > 0.9
+    assert after.matching_accuracy.item() > 0.9

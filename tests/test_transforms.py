@@ -108,10 +108,11 @@ def test_a_compiled_model_keeps_its_certificates(instance: Instance):
     torch._dynamo.reset()
 
 
-def test_the_whole_alignment_compiles_as_one_graph():
+@pytest.mark.parametrize("kind", [gm.BarycenterAlignment, gm.PairwiseAlignment])
+def test_the_whole_alignment_compiles_as_one_graph(kind: type[nn.Module]):
     generator = torch.Generator().manual_seed(0)
     views = [torch.randn(9, 12, generator=generator).requires_grad_() for _ in range(3)]
-    alignment = gm.BarycenterAlignment(dim=12, k=3, dropout=0.0)
+    alignment = kind(dim=12, k=3, dropout=0.0)
     compiled = torch.compile(copy.deepcopy(alignment), fullgraph=True, backend="aot_eager")
     expected, found = (torch.autograd.grad(each(*views), views) for each in (alignment, compiled))
     for one, other in zip(expected, found, strict=True):
