@@ -20,9 +20,9 @@ from graphmatch.solvers import LAP
 Kind = Literal["hamming", "cross_entropy", "fenchel_young"]
 
 _WHERE = "SupervisedMatchingLoss"
-# Of Sinkhorn's iteration, in float64.
+# As those of `Sinkhorn`.
 _MAX_ITERATIONS = 1000
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-6
 
 
 class SupervisedMatchingLoss(nn.Module):
@@ -35,7 +35,7 @@ class SupervisedMatchingLoss(nn.Module):
       the probabilities before, `relaxation_steps` times. Smooth, and never silent; no solver and no estimator.
     - "fenchel_young": `MatchingLayer.loss`, convex in all costs. Compares whole matchings, so what the target leaves
       open is completed first by the cheapest way to do so: of several accepted nodes those that are cheapest in unary
-      costs, then free nodes by the layer's solver.
+      costs, then free nodes by the layer's solver. Infinite where the target is forbidden.
 
     What does not count: padding, nodes of graph 1 outside the mask, and nodes without a target where all must be
     matched. Where the layer has an `unmatched_cost`, a node without a target should stay unmatched: it is an error to
@@ -46,7 +46,7 @@ class SupervisedMatchingLoss(nn.Module):
         layer: What solves the problems; None takes `MatchingLayer()`, with `FenchelYoung()` for that kind. The
             cross-entropy takes nothing but its `unmatched_cost`.
         temperature: Of the probabilities, in units of the costs.
-        relaxation_steps: Linearisations of quadratic costs; at least 1.
+        relaxation_steps: Linearisations of quadratic costs, at least 1; each takes a Sinkhorn iteration to its end.
 
     Sources: M. Rolínek et al., "Deep graph matching via blackbox differentiation of combinatorial solvers", ECCV 2020
     (Hamming); R. Wang, J. Yan, X. Yang, "Learning combinatorial embedding networks for deep graph matching", ICCV 2019
@@ -123,6 +123,8 @@ class SupervisedMatchingLoss(nn.Module):
         arguments = (unary, quadratic, edges1, edges2, sizes)
         # Checks what comes after; the classes know all rules.
         problem = _problem(self.layer.unmatched_cost, *arguments)
+        given = {"target": target, "mask": mask, "unary_costs": unary}
+        _check.same_device(_WHERE, {name: value for name, value in given.items() if isinstance(value, Tensor)})
         rows, columns = _real_nodes(problem)
         accepted = _accepted(target, unary, rows, columns)
         counted = rows if mask is None else rows & _checked_mask(mask, unary)
@@ -244,7 +246,7 @@ def _checked_mask(mask: Tensor, unary: Tensor) -> Tensor:
     if tuple(_check.boolean(_WHERE, "mask", mask).shape) not in (shape, shape[1:]):
         rule = f"have shape {shape} or {shape[1:]}"
         raise ValueError(_check.message(_WHERE, "mask", rule, tuple(mask.shape), "One entry per node of graph 1."))
-    return mask.to(unary.device).expand(shape)
+    return mask.expand(shape)
 
 
 def _accepted(target: Tensor, unary: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -259,7 +261,7 @@ def _accepted(target: Tensor, unary: Tensor, rows: Tensor, columns: Tensor) -> T
         rule = f"have shape {shapes[0]} or {shapes[1]}, as the unary costs"
         cure = "Pass a node of graph 2 per node of graph 1, or a 0/1 matrix per problem."
         raise ValueError(_check.message(_WHERE, "target", rule, _check.describe(target), cure))
-    target = target.to(unary.device).expand(shapes[0])
+    target = target.expand(shapes[0])
     if not is_index:
         if bool(((target != 0) & (target != 1)).any()):
             cure = "1 stands for a match that is right."

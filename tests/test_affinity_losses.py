@@ -77,6 +77,23 @@ def test_hamming_loss_ignores_nodes_without_a_target():
     assert gm.hamming_loss(torch.tensor([[[0.0, 1], [0, 0]]]), target).item() == 2
 
 
+def test_hamming_loss_of_the_nodes_in_a_mask():
+    target = torch.eye(3)
+    matching = torch.eye(3)[[0, 2, 1]].expand(2, 3, 3).clone().requires_grad_()
+    assert gm.hamming_loss(matching, target, torch.tensor([True, True, False])).item() == 1
+    mask = torch.tensor([[True, False, False], [True, True, True]])
+    loss = gm.hamming_loss(matching, target, mask)
+    assert loss.item() == 1
+    loss.backward()
+    assert matching.grad[~mask].eq(0).all()
+    assert matching.grad[mask].ne(0).all()
+    assert gm.hamming_loss(matching, target, torch.zeros(3, dtype=torch.bool)).item() == 0
+    with pytest.raises(ValueError, match=ERROR_FORM):
+        gm.hamming_loss(matching, target, torch.ones(2, dtype=torch.bool))
+    with pytest.raises(TypeError, match=ERROR_FORM):
+        gm.hamming_loss(matching, target, torch.ones(3))
+
+
 def test_hamming_loss_is_linear_in_the_matching(rng: torch.Generator):
     matching = torch.rand(2, 3, 3, generator=rng, dtype=torch.float64, requires_grad=True)
     gm.hamming_loss(matching, torch.eye(3)).backward()

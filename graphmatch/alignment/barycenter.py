@@ -129,9 +129,11 @@ class BarycenterAlignment(ViewAlignment):
         self, views: tuple[Tensor, ...], mask: Tensor | None, labels: Tensor | None, groups: Tensor | None
     ) -> Views:
         where = "BarycenterAlignment"
-        if self.released is not None and not (mask is None and labels is None and groups is None):
+        options = {"mask": mask, "labels": labels, "groups": groups}
+        given = [name for name, value in options.items() if value is not None]
+        if self.released is not None and given:
             names, rule = "mask, labels and groups", "be left out with legacy=True"
-            raise ValueError(_check.message(where, names, rule, "some", "The released recipe takes whole views."))
+            raise ValueError(_check.message(where, names, rule, given, "The released recipe takes whole views."))
         if self.weights is not None and len(views) != len(self.weights):
             rule = f"be {len(self.weights)} tensors, as the weights"
             raise ValueError(_check.message(where, "views", rule, len(views), "Give each view a weight."))
