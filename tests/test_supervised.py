@@ -42,7 +42,7 @@ def exact(kind: str, unmatched_cost: float | None = None, quadratic: bool = True
     """Without noise, and with an exact solver."""
     gradient = gm.FenchelYoung() if kind == "fenchel_young" else gm.BlackBox(step=0.5)
     solver = gm.BruteForce() if quadratic else gm.LAP()
-    return gm.SupervisedMatchingLoss(kind, gm.MatchingLayer(solver, gradient, unmatched_cost)).eval()
+    return gm.SupervisedMatchingLoss(kind, gm.MatchingLayer(solver, gradient, unmatched_cost), temperature=1.0).eval()
 
 
 def test_hamming_counts_as_hamming_loss_does():

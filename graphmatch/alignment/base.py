@@ -108,6 +108,8 @@ class ViewAlignment(nn.Module):
     ) -> Tensor:
         """Returns the alignment loss of m >= 2 views, a scalar.
 
+        Without mask and labels torch.compile makes one graph of it; with them shapes depend on values.
+
         Args:
             views: (N, d) floating point each.
             mask: (N,) or (m, N) bool, False = the view lacks the sample, or the row is padding: it takes no part in
