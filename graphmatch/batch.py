@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check
-from graphmatch.problem import LawlerProblem, LinearProblem
+from graphmatch.problem import LawlerProblem, LinearProblem, made_of
 
 
 def _pad_and_stack(tensors: Sequence[Tensor]) -> Tensor:
     """Stacks tensors (a, ...) of unequal trailing shapes into one, padded with zeros, along the batch axis."""
-    shape = [max(extents) for extents in zip(*(tuple(tensor.shape[1:]) for tensor in tensors), strict=True)]
+    shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
+    if len(set(shapes)) == 1:
+        return torch.cat(list(tensors))
+    shape = [max(extents) for extents in zip(*shapes, strict=True)]
     stacked = tensors[0].new_zeros(sum(tensor.shape[0] for tensor in tensors), *shape)
     start = 0
     for tensor in tensors:
@@ -75,18 +78,17 @@ def stack_problems(problems: Sequence[Any]) -> LinearProblem | LawlerProblem:
             raise ValueError(_check.message(where, "problems", rule, received, "Stack them separately."))
     if isinstance(first, LinearProblem):
         sizes = torch.cat([_full_sizes(problem.sizes, problem.costs) for problem in problems])
-        return LinearProblem(_pad_and_stack([problem.costs for problem in problems]), sizes, first.unmatched_cost)
+        costs = _pad_and_stack([problem.costs for problem in problems])
+        return made_of(LinearProblem, costs=costs, sizes=sizes, unmatched_cost=first.unmatched_cost)
     sizes = torch.cat(
         [_full_sizes(problem.sizes, problem.unary_costs, problem.quadratic_costs) for problem in problems]
     )
-    return LawlerProblem(
-        _pad_and_stack([problem.unary_costs for problem in problems]),
-        _pad_and_stack([problem.quadratic_costs for problem in problems]),
-        _pad_and_stack([problem.edges1 for problem in problems]),
-        _pad_and_stack([problem.edges2 for problem in problems]),
-        sizes,
-        first.unmatched_cost,
-    )
+    # What each of them was checked for holds for all.
+    tensors = {
+        name: _pad_and_stack([getattr(problem, name) for problem in problems])
+        for name in ("unary_costs", "quadratic_costs", "edges1", "edges2")
+    }
+    return made_of(LawlerProblem, **tensors, sizes=sizes, unmatched_cost=first.unmatched_cost)
 
 
 def _signature(problem: LinearProblem | LawlerProblem) -> tuple[str, torch.dtype, str, float | None]:

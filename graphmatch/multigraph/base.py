@@ -9,7 +9,7 @@ from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import MultiGraphResult
 from graphmatch.result import MatchResult
 from graphmatch.solve import solve
-from graphmatch.solvers import Portfolio, Solver
+from graphmatch.solvers import DualAscent, Portfolio, Solver
 
 
 class MultiGraphMethod(Protocol):
@@ -25,8 +25,9 @@ _FEW_PAIRS = 28  # of 8 graphs: more of them confirm each other, and need less c
 
 def pair_solver(pairs: int, threads: int | None = None, on_cpu: bool = False) -> Solver:
     """Returns the solver of so many pairs: quick, since what it misses is found together with the other graphs."""
-    effort = 0.05 * min(1.0, _FEW_PAIRS / max(pairs, 1))
-    return Portfolio(effort=effort, max_iterations=15, threads=threads, keep_state=False, on_cpu=on_cpu)
+    if pairs > _FEW_PAIRS:
+        return DualAscent(max_iterations=10, threads=threads, keep_state=False, on_cpu=on_cpu)
+    return Portfolio(effort=0.05, max_iterations=15, threads=threads, keep_state=False, on_cpu=on_cpu)
 
 
 def solve_pairs(
