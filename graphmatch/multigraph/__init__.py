@@ -1,21 +1,32 @@
-"""Matching of several graphs at once: problems, methods, consistency."""
+"""Matching of several graphs at once: problems, methods, consistency, distances and barycenters."""
 
+from graphmatch.multigraph.barycenter import BarycenterEstimate, barycenter_graph, estimate_barycenter
 from graphmatch.multigraph.base import MultiGraphMethod
 from graphmatch.multigraph.best import Best
+from graphmatch.multigraph.distance import SgaDistance, geodesic, sga_distance, sga_distances
 from graphmatch.multigraph.labels import cycle_consistency
 from graphmatch.multigraph.local_search import LocalSearch
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import MultiGraphResult
-from graphmatch.multigraph.sequential import SequentialConstruction
-from graphmatch.multigraph.solve import solve_multigraph
 
-__all__ = [
+    "BarycenterEstimate",
     "Best",
     "LocalSearch",
     "MultiGraphMethod",
     "MultiGraphProblem",
     "MultiGraphResult",
     "SequentialConstruction",
+    "SgaDistance",
+    "StructuredGraph",
+    "barycenter_graph",
     "cycle_consistency",
+    "estimate_barycenter",
+    "geodesic",
+    "sga_distance",
+    "sga_distances",
     "solve_multigraph",
+__all__ = [
+from graphmatch.multigraph.sequential import SequentialConstruction
+from graphmatch.multigraph.solve import solve_multigraph
+from graphmatch.multigraph.structured import StructuredGraph
 ]
