@@ -4,6 +4,12 @@ from graphmatch.multigraph.barycenter import BarycenterEstimate, barycenter_grap
 from graphmatch.multigraph.base import MultiGraphMethod
 from graphmatch.multigraph.best import Best
 from graphmatch.multigraph.distance import SgaDistance, geodesic, sga_distance, sga_distances
+from graphmatch.multigraph.fused_gromov_wasserstein import (
+    SoftBarycenter,
+    SoftMatching,
+    fused_gromov_wasserstein,
+    fused_gromov_wasserstein_barycenter,
+)
 from graphmatch.multigraph.labels import cycle_consistency
 from graphmatch.multigraph.local_search import LocalSearch
 from graphmatch.multigraph.problem import MultiGraphProblem
@@ -17,10 +23,14 @@ from graphmatch.multigraph.result import MultiGraphResult
     "MultiGraphResult",
     "SequentialConstruction",
     "SgaDistance",
+    "SoftBarycenter",
+    "SoftMatching",
     "StructuredGraph",
     "barycenter_graph",
     "cycle_consistency",
     "estimate_barycenter",
+    "fused_gromov_wasserstein",
+    "fused_gromov_wasserstein_barycenter",
     "geodesic",
     "sga_distance",
     "sga_distances",

@@ -213,8 +213,8 @@ def _distances(
         return []
     sizes = [len(left.nodes) for left, _ in graphs]
     parts = [
-        alignment_costs(*pair, structure_weight, size, full=size <= _FULL_NODES)
-        for pair, size in zip(graphs, sizes, strict=True)
+        alignment_costs(left, right, structure_weight, size, full=size <= _FULL_NODES)
+        for (left, right), size in zip(graphs, sizes, strict=True)
     ]
     if solver is None:
         solver = BranchAndBound(max_gap=1e-9, keep_state=False, on_cpu=True)
