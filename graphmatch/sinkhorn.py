@@ -139,6 +139,42 @@ def entropic_plan(
     )
 
 
+def transport_plan(
+    exponents: Tensor, mass1: Tensor, mass2: Tensor, potentials2: Tensor, max_iterations: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Returns the matrices exp(E_ik + f_i + g_k) with given sums of rows and columns, and the potentials g.
+
+    Without a falling temperature: a start close to the solution pays.
+
+    Args:
+        exponents: (b, n1, n2), finite.
+        mass1: (b, n1), sums of the rows; zero = padding.
+        mass2: (b, n2), sums of the columns, in total as much.
+        potentials2: (b, n2), g to start from, zeros if nothing is known.
+        max_iterations: Limit; every tenth iteration looks at the convergence of the whole batch.
+        tolerance: Largest relative violation of a sum, rounding errors permitting.
+    """
+    alive1, alive2 = mass1 > 0, mass2 > 0
+    allowed = alive1[:, :, None] & alive2[:, None, :]
+    # Potentials count from zero: nothing was taken off.
+    nothing1, nothing2 = torch.zeros_like(mass1), torch.zeros_like(mass2)
+    exponents = exponents.masked_fill(~allowed, _FORBIDDEN)
+    logarithms = [torch.where(mass > 0, mass, 1.0).log() for mass in (mass1, mass2)]
+    problem = _Augmented(exponents, allowed, *logarithms, alive1, alive2, nothing1, nothing2)
+    transposed = exponents.mT.contiguous()
+    first, second = nothing1, potentials2
+    floor = 16 * torch.finfo(exponents.dtype).eps
+    for iteration in range(1, max_iterations + 1):
+        previous, first = first, _balanced(exponents, second, problem.log_mass1, alive1, None)
+        second = _balanced(transposed, first, problem.log_mass2, alive2, None)
+        if iteration % _CHECK_EVERY == 0 and iteration < max_iterations:
+            limit = (floor * (1 + first.abs().amax(1))).clamp(min=tolerance)
+            if bool(((first - previous).abs().amax(1) <= limit).all()):
+                break
+            second = _newton(problem, False, second)
+    return _plan(problem, second), second
+
+
 def _with_slacks(costs: Tensor, unmatched_cost: float | None) -> Tensor:
     """Returns costs (b, n1 + 1, n2 + 1): the last column leaves a node of graph 1 unmatched, the last row one of 2."""
     padded = torch.nn.functional.pad(costs, (0, 1, 0, 1))

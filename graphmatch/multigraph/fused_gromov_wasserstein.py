@@ -41,9 +41,10 @@ from graphmatch.multigraph.structured import (
     structured,
     structured_graphs,
 )
+from graphmatch.sinkhorn import transport_plan
 
-# Sinkhorn iterations per step, and how many pass between two looks at the convergence.
-_BALANCINGS, _CHECK_EVERY = 2000, 10
+# Sinkhorn iterations per step.
+_BALANCINGS = 1000
 # Halvings of a step before it counts as none.
 _HALVINGS = 20
 # Steps of the couplings between two averagings.
@@ -267,14 +268,18 @@ class _Problem:
         """Returns couplings after steps that lower F, and the mass (m,) that the last one would have moved."""
         potential = torch.zeros_like(self.other_masses)
         moved = torch.full((len(coupling),), torch.inf, dtype=torch.float64, device=coupling.device)
+        mass = self.mass.expand(len(coupling), -1)
+        accuracy = 1e-3
         for _ in range(max_steps):
-            gradient = self._gradient(coupling)
-            target, potential = self._balanced(-gradient / self.temperature, potential)
+            exponents = -self._gradient(coupling) / self.temperature
+            target, potential = transport_plan(exponents, mass, self.other_masses, potential, _BALANCINGS, accuracy)
             direction = target - coupling
             moved = direction.abs().sum((1, 2))
             if float(moved.max()) <= self.tolerance:
                 break
-            length = self._length(coupling, direction, gradient)
+            # Masses that are off by more than a share of what moves would decide the step.
+            accuracy = 0.01 * max(min(float(moved.max()), 0.1), self.tolerance)
+            length = self._length(coupling, target)
             coupling = coupling + length[:, None, None] * direction
             if not bool((length > 0).any()):
                 break
@@ -301,43 +306,29 @@ class _Problem:
         against = _structure_costs(self.structure.mT, self.other_structures.mT, coupling)
         return (1 - self.structure_weight) * self._feature_costs() + self.structure_weight * (along + against)
 
-    def _length(self, coupling: Tensor, direction: Tensor, gradient: Tensor) -> Tensor:
-        """Returns the first of the step lengths 1, 1/2, 1/4 ... (m,) that lowers F; 0 where none does."""
-        slope = (gradient * direction).sum((1, 2))
-        bend = self.structure_weight * (_structure_costs(self.structure, self.other_structures, direction) * direction)
-        curvature = bend.sum((1, 2))
-        entropy = _negative_entropy(coupling)
-        # Near a fixed point the gain is lost in rounding errors, and the full step is right.
-        noise = 16 * torch.finfo(torch.float64).eps * self.objective(coupling).abs()
+    def _length(self, coupling: Tensor, target: Tensor) -> Tensor:
+        """Returns the first of the step lengths 1, 1/2, 1/4 ... (m,) that lowers F; 0 where none does.
+
+        With T' = T + s D, D = S - T for the target S, F changes by s^2 a <L x D, D> + t (KL(T', T) + s <D, log T - log
+        S>): no difference of large numbers, so that small gains are seen.
+        """
+        direction = target - coupling
+        bend = _structure_costs(self.structure, self.other_structures, direction)
+        curvature = self.structure_weight * (bend * direction).sum((1, 2))
+        least = torch.finfo(torch.float64).tiny
+        floored = coupling.clamp(min=least)
+        slope = (direction * (floored.log() - target.clamp(min=least).log())).sum((1, 2))
         chosen = torch.zeros_like(slope)
         length = 1.0
         for _ in range(_HALVINGS):
-            change = length * slope + length**2 * curvature
-            change = change + self.temperature * (_negative_entropy(coupling + length * direction) - entropy)
-            chosen = torch.where((chosen == 0) & (change < noise), length, chosen)
+            change = length * direction
+            divergence = ((coupling + change) * (change / floored).log1p() - change).nan_to_num(0.0).sum((1, 2))
+            gain = length**2 * curvature + self.temperature * (divergence + length * slope)
+            chosen = torch.where((chosen == 0) & (gain < 0), length, chosen)
             if bool((chosen > 0).all()):
                 break
             length /= 2
         return chosen
-
-    def _balanced(self, exponents: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the matrices exp(exponents + f + g) with the masses as their sums, and g (m, n)."""
-        log_mass, log_others = self.mass.log(), self.other_masses.log()  # -inf in the padding
-        second = torch.where(self.other_masses > 0, potential, -torch.inf)
-        transposed = exponents.mT.contiguous()
-        for iteration in range(_BALANCINGS):
-            first = log_mass - (exponents + second[:, None, :]).logsumexp(2)
-            new = log_others - (transposed + first[:, None, :]).logsumexp(2)
-            difference = torch.where(self.other_masses > 0, new - second, 0.0)
-            second = new
-            # The columns were off by this factor: stop well below what counts as movement.
-            is_look = iteration % _CHECK_EVERY == _CHECK_EVERY - 1
-            if is_look and float(difference.abs().max()) <= 0.01 * self.tolerance:
-                break
-        # Rows last: their sums are exact, those of the columns as good as the tolerance.
-        first = log_mass - (exponents + second[:, None, :]).logsumexp(2)
-        coupling = (exponents + first[:, :, None] + second[:, None, :]).exp()
-        return coupling, torch.where(self.other_masses > 0, second, 0.0)
 
 
 def _structure_costs(first: Tensor, second: Tensor, coupling: Tensor) -> Tensor:
