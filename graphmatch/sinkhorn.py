@@ -159,8 +159,8 @@ def transport_plan(
     # Potentials count from zero: nothing was taken off.
     nothing1, nothing2 = torch.zeros_like(mass1), torch.zeros_like(mass2)
     exponents = exponents.masked_fill(~allowed, _FORBIDDEN)
-    logarithms = [torch.where(mass > 0, mass, 1.0).log() for mass in (mass1, mass2)]
-    problem = _Augmented(exponents, allowed, *logarithms, alive1, alive2, nothing1, nothing2)
+    log_mass1, log_mass2 = (torch.where(mass > 0, mass, 1.0).log() for mass in (mass1, mass2))
+    problem = _Augmented(exponents, allowed, log_mass1, log_mass2, alive1, alive2, nothing1, nothing2)
     transposed = exponents.mT.contiguous()
     first, second = nothing1, potentials2
     floor = 16 * torch.finfo(exponents.dtype).eps

@@ -60,7 +60,7 @@ class SgaDistance:
     status: Status
 
     def __float__(self) -> float:
-        return float(self.distance)
+        return float(self.distance.detach())
 
 
 def sga_distance(
@@ -191,7 +191,7 @@ def _check_permutation(where: str, matching: object, count: int) -> None:
 
 def _equal_sizes(where: str, pair: object) -> list[StructuredGraph]:
     if not isinstance(pair, Sequence) or len(pair) != 2:
-        received = _check.describe(pair)
+        received = type(pair).__name__
         raise TypeError(_check.message(where, "pairs", "be pairs of graphs", received, "Pass [(left, right), ...]."))
     structured(where, "left", pair[0])
     structured(where, "right", pair[1])
@@ -225,10 +225,10 @@ def _distances(
         matching = answers.assignment[place, :size]
         square = aligned_square(left, right, matching, structure_weight, size)
         distance = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
-        least = (max(bounds[place] + parts[place][1], 0.0)) ** 0.5
-        lower_bound = min(least, float(distance))
-        scale = max(float(distance), _norm(left, structure_weight), _norm(right, structure_weight))
-        closed = float(distance) - lower_bound <= max_gap * scale
+        value = float(distance.detach())
+        lower_bound = min(max(bounds[place] + parts[place][1], 0.0) ** 0.5, value)
+        scale = max(value, _norm(left, structure_weight), _norm(right, structure_weight))
+        closed = value - lower_bound <= max_gap * scale
         results.append(SgaDistance(distance, lower_bound, matching, Status.OPTIMAL if closed else Status.FEASIBLE))
     return results
 
@@ -236,11 +236,8 @@ def _distances(
 def _norm(graph: StructuredGraph, structure_weight: float) -> float:
     size = max(len(graph.nodes), 1)
     nodes = float(graph.nodes.detach().double().square().sum()) / size
-    return ((1 - structure_weight) * nodes + structure_weight * _mean_square(graph, size)) ** 0.5
-
-
-def _mean_square(graph: StructuredGraph, size: int) -> float:
-    return float(graph.structure.detach().double().square().sum()) / max(size, 1) ** 2
+    structure = float(graph.structure.detach().double().square().sum()) / size**2
+    return ((1 - structure_weight) * nodes + structure_weight * structure) ** 0.5
 
 
 def aligned_square(

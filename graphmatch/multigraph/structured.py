@@ -105,7 +105,7 @@ def structured(where: str, argument: str, graph: object) -> StructuredGraph:
 def structured_graphs(where: str, graphs: Sequence[object]) -> list[StructuredGraph]:
     """Returns one or more graphs whose features have one length, dtype and device, each with its structure."""
     if isinstance(graphs, Graph | StructuredGraph) or not isinstance(graphs, Sequence) or not graphs:
-        received = _check.describe(graphs)
+        received = type(graphs).__name__ if graphs or not isinstance(graphs, Sequence) else "none"
         raise TypeError(_check.message(where, "graphs", "be a list of one or more graphs", received, "See `Graph`."))
     taken = [structured(where, f"graph {place}", graph) for place, graph in enumerate(graphs)]
     kinds = {(graph.nodes.shape[1], graph.nodes.dtype, str(graph.nodes.device)) for graph in taken}
