@@ -45,6 +45,8 @@ from graphmatch.sinkhorn import transport_plan
 
 # Sinkhorn iterations per step.
 _BALANCINGS = 1000
+# Relative violation of the masses that no step exceeds.
+_ACCURACY = 1e-6
 # Halvings of a step before it counts as none.
 _HALVINGS = 20
 # Steps of the couplings between two averagings.
@@ -77,7 +79,8 @@ class SoftBarycenter:
         barycenter: N nodes, in the dtype of the graphs; differentiable in their features and structures, with the
             couplings constant.
         couplings: (n_s, N) for each graph: its masses along the rows, those of the barycenter along the columns.
-        objective_history: sum_s w_s F_s after each averaging, never rising (but for the tolerance of the masses).
+        objective_history: sum_s w_s F_s after each averaging, never rising by more than 1e-6, the accuracy of the
+            masses.
         converged: Whether the last round moved less mass than `tolerance` in each coupling.
     """
 
@@ -269,7 +272,7 @@ class _Problem:
         potential = torch.zeros_like(self.other_masses)
         moved = torch.full((len(coupling),), torch.inf, dtype=torch.float64, device=coupling.device)
         mass = self.mass.expand(len(coupling), -1)
-        accuracy = 1e-3
+        accuracy = _ACCURACY
         for _ in range(max_steps):
             exponents = -self._gradient(coupling) / self.temperature
             target, potential = transport_plan(exponents, mass, self.other_masses, potential, _BALANCINGS, accuracy)
@@ -278,7 +281,7 @@ class _Problem:
             if float(moved.max()) <= self.tolerance:
                 break
             # Masses that are off by more than a share of what moves would decide the step.
-            accuracy = 0.01 * max(min(float(moved.max()), 0.1), self.tolerance)
+            accuracy = min(_ACCURACY, 0.01 * max(float(moved.max()), self.tolerance))
             length = self._length(coupling, target)
             coupling = coupling + length[:, None, None] * direction
             if not bool((length > 0).any()):
