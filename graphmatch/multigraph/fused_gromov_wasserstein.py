@@ -108,8 +108,8 @@ def fused_gromov_wasserstein(
         left: n1 nodes.
         right: n2 nodes, features of the same length and dtype.
         structure_weight: Share a of the structure, in [0, 1].
-        temperature: Weight t > 0 of the entropy, in units of squared distances: epsilon in the literature. Below about
-            1/1000 of the largest squared distance the masses of the right graph may not be reached in the time given.
+        temperature: Weight t > 0 of the entropy, in units of squared distances: epsilon in the literature. Low ones
+            take more iterations and leave more local minima.
         masses: (n1,) and (n2,) positive, each scaled to sum 1; None = uniform.
         max_iterations: Limit of steps.
         tolerance: Mass whose movement in a step counts as none.
