@@ -4,7 +4,7 @@ from graphmatch.multigraph.barycenter import BarycenterEstimate, barycenter_grap
 from graphmatch.multigraph.base import MultiGraphMethod
 from graphmatch.multigraph.best import Best
 from graphmatch.multigraph.distance import SgaDistance, geodesic, sga_distance, sga_distances
-from graphmatch.multigraph.fused_gromov_wasserstein import (
+from graphmatch.multigraph.gromov_wasserstein import (
     SoftBarycenter,
     SoftMatching,
     fused_gromov_wasserstein,
@@ -14,7 +14,11 @@ from graphmatch.multigraph.labels import cycle_consistency
 from graphmatch.multigraph.local_search import LocalSearch
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import MultiGraphResult
+from graphmatch.multigraph.sequential import SequentialConstruction
+from graphmatch.multigraph.solve import solve_multigraph
+from graphmatch.multigraph.structured import StructuredGraph
 
+__all__ = [
     "BarycenterEstimate",
     "Best",
     "LocalSearch",
@@ -35,8 +39,4 @@ from graphmatch.multigraph.result import MultiGraphResult
     "sga_distance",
     "sga_distances",
     "solve_multigraph",
-__all__ = [
-from graphmatch.multigraph.sequential import SequentialConstruction
-from graphmatch.multigraph.solve import solve_multigraph
-from graphmatch.multigraph.structured import StructuredGraph
 ]

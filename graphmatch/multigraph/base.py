@@ -23,7 +23,7 @@ class MultiGraphMethod(Protocol):
 _FEW_PAIRS = 28  # of 8 graphs: more of them confirm each other, and need less care
 
 
-def pair_solver(pairs: int, threads: int | None = None, on_cpu: bool = False) -> Solver:
+def pair_solver(pairs: int = 1, threads: int | None = None, on_cpu: bool = False) -> Solver:
     """Returns the solver of so many pairs: quick, since what it misses is found together with the other graphs."""
     if pairs > _FEW_PAIRS:
         return DualAscent(max_iterations=10, threads=threads, keep_state=False, on_cpu=on_cpu)
