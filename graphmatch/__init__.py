@@ -24,6 +24,7 @@ from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
 from graphmatch.multigraph import (
+    AllPairs,
     BarycenterEstimate,
     Best,
     LocalSearch,
@@ -34,7 +35,9 @@ from graphmatch.multigraph import (
     SgaDistance,
     SoftBarycenter,
     SoftMatching,
+    Star,
     StructuredGraph,
+    Synchronize,
     barycenter_graph,
     cycle_consistency,
     estimate_barycenter,
@@ -44,6 +47,7 @@ from graphmatch.multigraph import (
     sga_distance,
     sga_distances,
     solve_multigraph,
+    synchronize_matchings,
 )
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
 from graphmatch.quadratic import QuadraticAssignmentResult, quadratic_assignment
@@ -79,6 +83,7 @@ __all__ = [
     "RRWM",
     "AdaptiveIMLE",
     "AlignmentDetails",
+    "AllPairs",
     "BarycenterAlignment",
     "BarycenterEstimate",
     "Best",
@@ -119,10 +124,12 @@ __all__ = [
     "SolverState",
     "SpectralMatching",
     "Stage",
+    "Star",
     "Status",
     "StraightThroughSinkhorn",
     "StructuredGraph",
     "SupervisedMatchingLoss",
+    "Synchronize",
     "Tabu",
     "barycenter_graph",
     "complete_graph",
@@ -145,5 +152,6 @@ __all__ = [
     "solve",
     "solve_multigraph",
     "stack_problems",
+    "synchronize_matchings",
     "testing",
 ]

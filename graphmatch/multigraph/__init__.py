@@ -1,5 +1,6 @@
 """Matching of several graphs at once: problems, methods, consistency, distances and barycenters."""
 
+from graphmatch.multigraph.all_pairs import AllPairs
 from graphmatch.multigraph.barycenter import BarycenterEstimate, barycenter_graph, estimate_barycenter
 from graphmatch.multigraph.base import MultiGraphMethod
 from graphmatch.multigraph.best import Best
@@ -16,9 +17,13 @@ from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import MultiGraphResult
 from graphmatch.multigraph.sequential import SequentialConstruction
 from graphmatch.multigraph.solve import solve_multigraph
+from graphmatch.multigraph.star import Star
 from graphmatch.multigraph.structured import StructuredGraph
+from graphmatch.multigraph.synchronization import synchronize_matchings
+from graphmatch.multigraph.synchronize import Synchronize
 
 __all__ = [
+    "AllPairs",
     "BarycenterEstimate",
     "Best",
     "LocalSearch",
@@ -29,7 +34,9 @@ __all__ = [
     "SgaDistance",
     "SoftBarycenter",
     "SoftMatching",
+    "Star",
     "StructuredGraph",
+    "Synchronize",
     "barycenter_graph",
     "cycle_consistency",
     "estimate_barycenter",
@@ -39,4 +46,5 @@ __all__ = [
     "sga_distance",
     "sga_distances",
     "solve_multigraph",
+    "synchronize_matchings",
 ]
