@@ -61,7 +61,7 @@ class AllPairs:
         pairwise = solve_pairs(problem, self.solver)
         matched = pairwise.assignment.cpu()
         synchronization = synchronization_of(problem, matched)
-        labels = synchronization.cliques()
+        labels = synchronization.cliques
         if not torch.equal(matchings_of_labels(labels, problem.pairs)[:, : matched.shape[1]], matched):
             kinds = [labels, synchronization.projected_power()]
             if int(problem.node_counts.sum()) <= _SPECTRAL_NODES:

@@ -12,24 +12,96 @@ from graphmatch.problem import LinearProblem
 from graphmatch.solve import solve
 from graphmatch.solvers import LAP
 
+# Numbers that one step of an evaluation may hold.
+_CHUNK = 4_000_000
+
 
 def cheapest_labels(problem: MultiGraphProblem, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the cheapest (m, n) of labels (k, m, n), the first of equal ones, and what its pairs cost, (p,) float64.
 
     Those that are not allowed are settled first; nodes with the label -1 have none yet.
     """
-    missing = ((labels < 0) & real_nodes(problem.node_counts, labels.shape[2])).flatten(1).any(1)
-    objectives = torch.full((len(labels), len(problem.pairs)), torch.inf, dtype=torch.float64)
-    for place in (~missing).nonzero()[:, 0].tolist():
-        objectives[place] = evaluate_labels(problem, labels[place], torch.get_num_threads())
-    refused = objectives.sum(1).isinf().nonzero()[:, 0]
-    if len(refused):
-        labels = labels.clone()
-        labels[refused] = settled_labels(problem, labels[refused])
-        for place in refused.tolist():
-            objectives[place] = evaluate_labels(problem, labels[place], torch.get_num_threads())
-    best = int(objectives.sum(1).argmin())
-    return labels[best], objectives[best]
+    if len(labels) > 1:
+        evaluator = _Evaluator(problem, labels.shape[2])
+        totals = evaluator.totals(labels)
+        refused = totals.isinf().nonzero()[:, 0]
+        if len(refused):
+            labels = labels.clone()
+            labels[refused] = settled_labels(problem, labels[refused])
+            totals[refused] = evaluator.totals(labels[refused])
+        best = labels[int(totals.argmin())]
+        return best, evaluate_labels(problem, best, torch.get_num_threads())
+    objectives = evaluate_labels(problem, labels[0], torch.get_num_threads())
+    missing = (labels[0] < 0) & real_nodes(problem.node_counts, labels.shape[2])
+    if bool(missing.any()) or bool(objectives.isinf().any()):
+        labels = settled_labels(problem, labels)
+        objectives = evaluate_labels(problem, labels[0], torch.get_num_threads())
+    return labels[0], objectives
+
+
+class _Evaluator:
+    """Objectives of many labels of one problem, by look-up: the native function would prepare the costs for each."""
+
+    def __init__(self, problem: MultiGraphProblem, nodes: int) -> None:
+        costs = problem.costs
+        self.problem = problem
+        self.real = real_nodes(problem.node_counts, nodes)
+        self.unary = costs.unary_costs.detach().cpu()
+        rows, columns = self.unary.shape[1:]
+        quadratic = costs.quadratic_costs.detach().cpu()
+        self.edges, edges2 = costs.edges1.cpu(), costs.edges2.cpu()
+        count1, count2 = quadratic.shape[1:]
+        if costs.sizes is not None:
+            sizes = costs.sizes.cpu()
+            real1, real2 = real_nodes(sizes[:, 2], count1), real_nodes(sizes[:, 3], count2)
+            quadratic = torch.where(real1[:, :, None] & real2[:, None, :], quadratic, 0)
+            self.edges = torch.where(real1[:, :, None], self.edges, rows)
+            edges2 = torch.where(real2[:, :, None], edges2, columns)
+        # The extra column costs nothing: that of edges whose image is no edge. Node `columns` stands for no node.
+        self.quadratic = torch.nn.functional.pad(quadratic, (0, 1))
+        keys = edges2[:, :, 0] * (columns + 1) + edges2[:, :, 1]
+        self.place = torch.full((len(keys), (columns + 1) ** 2), count2, dtype=torch.int64)
+        self.place.scatter_(1, keys, torch.arange(count2).expand_as(keys))
+        merged = self.place.gather(1, keys)
+        if bool((merged != torch.arange(count2)).any()):
+            self.quadratic = torch.zeros_like(self.quadratic, dtype=torch.float64)
+            self.quadratic.scatter_add_(2, merged[:, None, :].expand(-1, count1, -1), quadratic.double())
+        self.place.view(len(keys), columns + 1, columns + 1)[:, columns] = count2
+        self.place.view(len(keys), columns + 1, columns + 1)[:, :, columns] = count2
+
+    def totals(self, labels: Tensor) -> Tensor:
+        """Returns the objectives (k,) float64 of labels (k, m, n); +inf where a node has none or one is not allowed."""
+        numbers = self.problem.graph_count * (int(labels.max()) + 2 if labels.numel() else 1)
+        numbers = max(numbers, self.edges.shape[0] * max(self.edges.shape[1], 1))
+        totals = [self._totals(chunk) for chunk in labels.split(max(_CHUNK // max(numbers, 1), 1))]
+        missing = ((labels < 0) & self.real).flatten(1).any(1)
+        return torch.where(missing, torch.inf, torch.cat(totals))
+
+    def _totals(self, labels: Tensor) -> Tensor:
+        count, graphs, nodes = labels.shape
+        rows, columns = self.unary.shape[1:]
+        pairs, cost = self.problem.pairs, self.problem.costs.unmatched_cost
+        universe = (int(labels.max()) if labels.numel() else -1) + 2  # the last element is that of no node
+        named = torch.where(labels >= 0, labels, universe - 1)
+        holder = torch.full((count, graphs, universe), columns)
+        holder.scatter_(2, named, torch.arange(nodes).expand_as(named))
+        holder[:, :, -1] = columns
+        matched = holder[:, pairs[:, 1]].gather(2, named[:, pairs[:, 0], :rows])
+        is_matched = matched < columns
+        unary = torch.nn.functional.pad(self.unary, (0, 1)).expand(count, -1, -1, -1)
+        total = unary.gather(3, matched[..., None]).double().sum((1, 2, 3))
+        if self.quadratic.shape[1]:
+            # Edges of the padding have the end `rows`, which is matched with no node.
+            ends = torch.nn.functional.pad(matched, (0, 1), value=columns)[:, :, None, :].expand(-1, -1, 2, -1)
+            ends = ends.gather(3, self.edges.transpose(1, 2).expand(count, -1, -1, -1))
+            place = self.place.expand(count, -1, -1).gather(2, ends[:, :, 0] * (columns + 1) + ends[:, :, 1])
+            paid = self.quadratic.expand(count, -1, -1, -1).gather(3, place[..., None])
+            total = total + paid.double().sum((1, 2, 3))
+        matches = is_matched.sum(2)
+        if cost is not None:
+            return total + cost * (self.problem.node_counts[pairs[:, 0]] - matches).sum(1)
+        needed = self.problem.node_counts[pairs].amin(1)
+        return torch.where((matches < needed).any(1), torch.inf, total)
 
 
 def settled_labels(problem: MultiGraphProblem, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ labels are sought whose U U' is close to W.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _SUPPORT_ROUNDS = 2
 _POWER_ITERATIONS = 30
-_REFERENCES = 16
+_REFERENCES = 8
 # Share of the matches of an element that must be given ones, where nodes may as well be elements of their own.
 _LEAST_VOTES = 0.25
 # Two nodes are the same element where the cosine of what the eigenvectors say about them is above this.
@@ -101,12 +101,9 @@ class Synchronization:
 
     def labels(self, kind: Kind) -> Tensor:
         """Returns labels (m, n) of one kind."""
-        kinds: dict[str, Callable[[], Tensor]] = {
-            "cliques": self.cliques,
-            "spectral": self.spectral,
-            "projected_power": self.projected_power,
-        }
-        return kinds[kind]()
+        if kind == "cliques":
+            return self.cliques
+        return self.spectral() if kind == "spectral" else self.projected_power()
 
     def agreement(self, labels: Tensor) -> Tensor:
         """Returns (k,) float64 of labels (k, m, n): given matches they confirm, less a share of those they make."""
@@ -126,6 +123,7 @@ class Synchronization:
         held.scatter_(1, torch.where(labels >= 0, labels, held.shape[1] - 1), 1.0)
         return held[:, :-1]
 
+    @cached_property
     def support(self) -> Tensor:
         """Returns (m, m, n) float64: how far detours over third graphs confirm the match of a node with its partner.
 
@@ -144,9 +142,10 @@ class Synchronization:
             share = support / max(self.graphs - 2, 1)
         return share[:, :, : self.nodes]
 
+    @cached_property
     def cliques(self) -> Tensor:
         """Greedy merging of matched nodes, the best supported first; then every node is given its place."""
-        support = self.support().reshape(-1)[self._table_places()]
+        support = self.support.reshape(-1)[self._table_places()]
         forward = self.rows < self.columns
         rows, columns = self.rows[forward], self.columns[forward]
         order = torch.argsort(support[forward], descending=True, stable=True)
@@ -228,7 +227,7 @@ class Synchronization:
 
     def projected_power(self) -> Tensor:
         """Projected power iteration from the cliques; the labels of best agreement."""
-        best = labels = self.cliques()
+        best = labels = self.cliques
         highest = float(self.agreement(labels[None]))
         for _ in range(_POWER_ITERATIONS):
             votes = self._votes(labels)
@@ -275,7 +274,7 @@ class Synchronization:
         """Returns sets (k, u) of nodes that stand for the elements: u independent ones, and graphs of u nodes."""
         leading = nodes.shape[1]
         pivots = torch.from_numpy(qr(nodes.T.numpy(), mode="r", pivoting=True)[1]).long()[:leading]
-        support = self.support().sum((1, 2))
+        support = self.support.sum((1, 2))
         graphs = torch.argsort(support, descending=True, stable=True)
         graphs = graphs[(self.node_counts == leading)[graphs]][:_REFERENCES]
         return torch.cat([pivots[None], graphs[:, None] * self.nodes + torch.arange(leading)])
