@@ -80,8 +80,8 @@ def synchronize_matchings(
     where = "synchronize_matchings"
     _check_matchings(where, assignment, pairs, node_counts, universe_size)
     check_kind(where, kind)
-    if len(node_counts) == 0 or int(node_counts.max()) == 0:
-        return torch.zeros(len(node_counts), 0, dtype=torch.int64)
+    if len(node_counts) == 0:
+        return torch.zeros(0, 0, dtype=torch.int64)
     return compact_labels(Synchronization(assignment, pairs, node_counts, universe_size).labels(kind))
 
 
@@ -101,7 +101,7 @@ class Synchronization:
 
     def labels(self, kind: Kind) -> Tensor:
         """Returns labels (m, n) of one kind."""
-        if kind == "cliques":
+        if kind == "cliques" or self.nodes == 0:
             return self.cliques
         return self.spectral() if kind == "spectral" else self.projected_power()
 
@@ -174,7 +174,9 @@ class Synchronization:
                 cluster[node] = one
             members[one] += members[other]
             graphs_of[one] |= graphs_of[other]
-        return self._placed(torch.tensor(cluster).reshape(self.graphs, self.nodes).where(self.real, -1))
+        return self._placed(
+            torch.tensor(cluster, dtype=torch.int64).reshape(self.graphs, self.nodes).where(self.real, -1)
+        )
 
     def _table_places(self) -> Tensor:
         """Returns for each entry of W where it stands in a table (m, m, n)."""
