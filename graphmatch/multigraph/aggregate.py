@@ -71,43 +71,148 @@ def is_limited(problem: MultiGraphProblem) -> bool:
     return problem.universe_size is not None or problem.costs.unmatched_cost is None
 
 
-def aggregate(problem: MultiGraphProblem, labels: Tensor) -> AggregatedProblems:
-    """Returns the m problems of matching each graph with the elements that the others form; see the module.
-
-    Args:
-        problem: What is to be solved.
-        labels: (m, n) int64, elements of the nodes, distinct within a graph, below `largest_universe` where that is a
-            limit; -1 = padding, or a node that is in no element yet.
+class Aggregator:
+    """Aggregated problems of one multi-graph problem, for as many labels as are tried.
 
     Example:
         >>> import torch, graphmatch as gm
         >>> none = torch.zeros(0, 2, dtype=torch.int64)
         >>> costs = gm.LawlerProblem(-torch.eye(2).expand(3, 2, 2), torch.zeros(3, 0, 0), none, none)
         >>> problem = gm.MultiGraphProblem(costs, torch.tensor([[0, 1], [0, 2], [1, 2]]))
-        >>> aggregate(problem, torch.tensor([[0, 1], [0, 1], [0, 1]])).costs.unary_costs[0]
+        >>> Aggregator(problem).aggregate(torch.tensor([[0, 1], [0, 1], [0, 1]])).costs.unary_costs[0]
         tensor([[-2.,  0.],
                 [ 0., -2.]], dtype=torch.float64)
     """
-    columns = _Columns(problem, labels)
-    sides = _Sides(problem)
-    unary = _unary(problem, sides, columns)
-    edges1, count1, row_places = _row_edges(problem, sides)
-    edges2, count2, column_places = _column_pairs(problem, sides, columns)
-    quadratic = _quadratic(sides, row_places, column_places, (problem.graph_count, edges1.shape[1], edges2.shape[1]))
-    _add_loops(sides, columns, unary)
-    rewards = _rewards(problem, unary, quadratic)
-    if bool(rewards.any()):
-        unary -= (rewards[:, None] * _partners(problem, columns))[:, None, :]
-    costs = made_of(
-        LawlerProblem,
-        unary_costs=unary,
-        quadratic_costs=quadratic,
-        edges1=edges1,
-        edges2=edges2,
-        sizes=torch.stack([problem.node_counts, columns.counts, count1, count2], dim=1),
-        unmatched_cost=None if is_limited(problem) else 0.0,
-    )
-    return AggregatedProblems(costs, columns.elements, rewards)
+
+    def __init__(self, problem: MultiGraphProblem) -> None:
+        """Brings the costs of all pairs into one form: edges i < j on ordered pairs of nodes, each at most once."""
+        self.problem = problem
+        self.graphs = (problem.pairs[:, 0], problem.pairs[:, 1])
+        self.unary, self.folded = _folded(problem)
+        folded = self.folded
+        # The edges of each graph in any of its pairs, and which of them those of each side of a pair are.
+        keys = []
+        nodes = max(int(problem.node_counts.max()), 1)
+        for graph, ends, real in zip(self.graphs, folded.ends, folded.real, strict=True):
+            key = (graph[:, None] * nodes + ends.amin(2)) * nodes + ends.amax(2)
+            keys.append(torch.where(real, key, -1))
+        self.edges, self.edge_counts, self.edge_places = _numbered(keys, problem.graph_count, nodes)
+
+    def aggregate(self, labels: Tensor) -> AggregatedProblems:
+        """Returns the m problems of matching each graph with the elements that the others form; see the module.
+
+        Args:
+            labels: (m, n) int64, elements of the nodes, distinct within a graph, below `largest_universe` where that is
+                a limit; -1 = padding, or a node that is in no element yet.
+        """
+        problem = self.problem
+        columns = _Columns(problem, labels)
+        unary = self._unary(columns)
+        edges2, counts, quadratic = self._quadratic(columns)
+        rewards = _rewards(problem, unary, quadratic)
+        if bool(rewards.any()):
+            unary = unary - (rewards[:, None] * _partners(problem, columns))[:, None, :]
+        costs = made_of(
+            LawlerProblem,
+            unary_costs=unary,
+            quadratic_costs=quadratic,
+            edges1=self.edges,
+            edges2=edges2,
+            sizes=torch.stack([problem.node_counts, columns.counts, self.edge_counts, counts], dim=1),
+            unmatched_cost=None if is_limited(problem) else 0.0,
+        )
+        return AggregatedProblems(costs, columns.elements, rewards)
+
+    def _unary(self, columns: _Columns) -> Tensor:
+        graphs, width = columns.labels.shape
+        total = _Matrix(graphs * width, columns.width)
+        for side in (0, 1):
+            values = self.unary if side == 0 else self.unary.transpose(1, 2)
+            graph, other = self.graphs[side], self.graphs[1 - side]
+            node = torch.arange(values.shape[1])
+            rows = torch.where(node < self.problem.node_counts[graph][:, None], graph[:, None] * width + node, -1)
+            total.add(rows, columns.of(graph, other)[:, None, : values.shape[2]], values)
+        return total.sums().reshape(graphs, width, columns.width)
+
+    def _quadratic(self, columns: _Columns) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the ordered pairs of elements that edges join, their numbers, and the quadratic costs."""
+        folded, graphs = self.folded, self.problem.graph_count
+        turned = folded.ends[1][:, :, 0] > folded.ends[1][:, :, 1]
+        straight = folded.real[1] & ~turned
+        keys = []
+        for side in (0, 1):
+            graph, other = self.graphs[side], self.graphs[1 - side]
+            at = columns.of(graph, other)
+            first, second = (at.gather(1, folded.ends[1 - side][:, :, end]) for end in (0, 1))
+            key = (graph[:, None] * columns.width + first) * columns.width + second
+            exists = folded.real[1 - side] & (first >= 0) & (second >= 0)
+            if side == 0:
+                keys.append(torch.where(exists, key, -1))
+                continue
+            # Edges of the second graph that run from a larger node to a smaller one are turned, and with them these.
+            turned_key = (graph[:, None] * columns.width + second) * columns.width + first
+            keys.append(torch.where(exists & straight.any(1, keepdim=True), key, -1))
+            keys.append(torch.where(exists & (folded.real[1] & turned).any(1, keepdim=True), turned_key, -1))
+        pairs, counts, places = _numbered(keys, graphs, max(columns.width, 1))
+        shape = (graphs, self.edges.shape[1], pairs.shape[1])
+        cure = "The elements of the universe are joined by too many edges: sparsify the graphs."
+        _check.memory("Aggregator", shape[0] * shape[1] * shape[2] * _NUMBER_BYTES, cure)
+        total = _Matrix(shape[0] * shape[1], shape[2])
+        rows = [
+            torch.where(place >= 0, graph[:, None] * shape[1] + place, -1)
+            for graph, place in zip(self.graphs, self.edge_places, strict=True)
+        ]
+        total.add(rows[0], places[0][:, None, :], folded.values)
+        column = torch.where(turned[:, :, None], places[2][:, None, :], places[1][:, None, :])
+        total.add(rows[1], column, folded.values.transpose(1, 2))
+        return pairs, counts, total.sums().reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Folded:
+    """Quadratic costs of all pairs: values (p, f, g) of edges i < j of the first graph on ordered pairs of nodes."""
+
+    ends: tuple[Tensor, Tensor]  # (p, f, 2) and (p, g, 2), 0 in the padding
+    real: tuple[Tensor, Tensor]  # (p, f) and (p, g)
+    values: Tensor
+
+
+def _folded(problem: MultiGraphProblem) -> tuple[Tensor, _Folded]:
+    """Returns unary costs less the cost of an unmatched node, edges (i, i) on (k, k) added, and quadratic costs."""
+    costs = problem.costs
+    unary = costs.unary_costs.detach().cpu().double() - (costs.unmatched_cost or 0.0)
+    quadratic = costs.quadratic_costs.detach().cpu().double()
+    batch, n1, n2 = unary.shape
+    edges, real = [costs.edges1.cpu(), costs.edges2.cpu()], []
+    for side in (0, 1):
+        count = edges[side].shape[1]
+        real.append(torch.ones(batch, count, dtype=torch.bool))
+        if costs.sizes is not None:
+            real[side] = real_nodes(costs.sizes[:, 2 + side].cpu(), count)
+        edges[side] = torch.where(real[side][:, :, None], edges[side], 0)  # the padding may hold anything
+    first, second = edges[0].unbind(2)
+    ends = edges[1].unbind(2)
+    is_loop = (real[0] & (first == second), real[1] & (ends[0] == ends[1]))
+    pair, e, f = (is_loop[0][:, :, None] & is_loop[1][:, None, :]).nonzero(as_tuple=True)
+    unary.index_put_((pair, first[pair, e], ends[0][pair, f]), quadratic[pair, e, f], accumulate=True)
+
+    proper = [real[side] & ~is_loop[side] for side in (0, 1)]
+    turned = first > second
+    base = torch.arange(batch)[:, None]
+    row_key = (base * n1 + torch.minimum(first, second)) * n1 + torch.maximum(first, second)
+    rows, row_counts, row_places = _numbered([torch.where(proper[0], row_key, -1)], batch, max(n1, 1))
+    keys = []
+    for used, one, other in ((~turned, *ends), (turned, ends[1], ends[0])):
+        needed = proper[1] & (proper[0] & used).any(1, keepdim=True)
+        keys.append(torch.where(needed, (base * n2 + one) * n2 + other, -1))
+    columns, column_counts, column_places = _numbered(keys, batch, max(n2, 1))
+    total = _Matrix(batch * rows.shape[1], columns.shape[1])
+    row = torch.where(row_places[0] >= 0, base * rows.shape[1] + row_places[0], -1)
+    column = torch.where(turned[:, :, None], column_places[1][:, None, :], column_places[0][:, None, :])
+    total.add(row, column, quadratic)
+    values = total.sums().reshape(batch, rows.shape[1], columns.shape[1])
+    counts = (real_nodes(row_counts, rows.shape[1]), real_nodes(column_counts, columns.shape[1]))
+    return unary, _Folded((rows, columns), counts, values)
 
 
 class _Columns:
@@ -138,140 +243,39 @@ class _Columns:
         return self.places[graph[:, None], labels]
 
 
-class _Sides:
-    """The costs of all pairs on the CPU, and which graph is on which side; side 0 is that of the rows."""
+class _Matrix:
+    """A matrix that tables are added to, each entry where its row and its column lead."""
 
-    def __init__(self, problem: MultiGraphProblem) -> None:
-        costs = problem.costs
-        self.unary = costs.unary_costs.detach().cpu().double()
-        self.quadratic = costs.quadratic_costs.detach().cpu().double()
-        self.graphs = (problem.pairs[:, 0], problem.pairs[:, 1])
-        self.nodes = tuple(problem.node_counts[graph] for graph in self.graphs)
-        edges = (costs.edges1.cpu(), costs.edges2.cpu())
-        self.real = tuple(torch.ones(side.shape[:2], dtype=torch.bool) for side in edges)
-        if costs.sizes is not None:
-            sizes = costs.sizes.cpu()
-            self.real = tuple(real_nodes(sizes[:, 2 + side], edges[side].shape[1]) for side in (0, 1))
-        # Edges of the padding may hold anything.
-        self.edges = tuple(torch.where(self.real[side][:, :, None], edges[side], 0) for side in (0, 1))
+    def __init__(self, rows: int, columns: int) -> None:
+        self.shape = (rows + 1, columns + 1)
+        self.values = torch.zeros((rows + 1) * (columns + 1), dtype=torch.float64)
 
+    def add(self, rows: Tensor, columns: Tensor, values: Tensor) -> None:
+        """Adds values (p, r, c) to rows (p, r) and columns (p, 1 or r, c); what leads to -1 is left out."""
+        start = torch.where(rows >= 0, rows, self.shape[0] - 1) * self.shape[1]
+        index = start[:, :, None] + torch.where(columns >= 0, columns, self.shape[1] - 1)
+        self.values.index_add_(0, index.flatten(), values.flatten())
 
-def _unary(problem: MultiGraphProblem, sides: _Sides, columns: _Columns) -> Tensor:
-    graphs, width = problem.graph_count, columns.labels.shape[1]
-    total = _Sum(graphs * width * columns.width)
-    values = sides.unary - (problem.costs.unmatched_cost or 0.0)
-    for side in (0, 1):
-        nodes, others = values.shape[1 + side], values.shape[2 - side]
-        row = sides.graphs[side][:, None] * width + torch.arange(nodes)
-        row = torch.where(real_nodes(sides.nodes[side], nodes), row, -1)
-        total.add(row, columns.of(sides.graphs[side], sides.graphs[1 - side])[:, :others], columns.width, values, side)
-    return total.reshape(graphs, width, columns.width)
+    def sums(self) -> Tensor:
+        """Returns what was added up."""
+        return self.values.reshape(self.shape)[:-1, :-1]
 
 
-def _row_edges(problem: MultiGraphProblem, sides: _Sides) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Returns the edges i < j of each graph in any of its pairs, their numbers, and where those of each side are."""
-    nodes = int(problem.node_counts.max())
-    keys = []
-    for graph, edges, real in zip(sides.graphs, sides.edges, sides.real, strict=True):
-        first, second = edges.amin(2), edges.amax(2)
-        keys.append(torch.where(real & (first != second), (graph[:, None] * nodes + first) * nodes + second, -1))
-    edges, counts, places = _numbered(keys, problem.graph_count, nodes)
-    return edges, counts, (places[0], places[1])
-
-
-def _column_pairs(
-    problem: MultiGraphProblem, sides: _Sides, columns: _Columns
-) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-    """Returns the ordered pairs of elements that edges join, their numbers, and where those of each side are.
-
-    The latter once as the edges run and once turned around, for edges of the rows that are turned around.
-    """
-    keys = []
-    for side in (0, 1):
-        edges, real = sides.edges[1 - side], sides.real[1 - side]
-        joined = sides.edges[side][:, :, 0] < sides.edges[side][:, :, 1]
-        turned = sides.edges[side][:, :, 0] > sides.edges[side][:, :, 1]
-        at = columns.of(sides.graphs[side], sides.graphs[1 - side])
-        first, second = at.gather(1, edges[:, :, 0]), at.gather(1, edges[:, :, 1])
-        exists = real & (first >= 0) & (second >= 0) & (first != second)
-        base = sides.graphs[side][:, None] * columns.width
-        for used, one, other in ((joined, first, second), (turned, second, first)):
-            needed = exists & (used & sides.real[side]).any(1, keepdim=True)
-            keys.append(torch.where(needed, (base + one) * columns.width + other, -1))
-    pairs, counts, places = _numbered(keys, problem.graph_count, columns.width)
-    return pairs, counts, [(places[0], places[1]), (places[2], places[3])]
-
-
-def _numbered(keys: list[Tensor], graphs: int, nodes: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Returns the different keys (graph, i, j) >= 0 as pairs (i, j) per graph (graphs, e, 2), numbers, and places."""
+def _numbered(keys: list[Tensor], groups: int, nodes: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Returns the different keys (group, i, j) >= 0 as pairs (i, j) per group (groups, e, 2), numbers, and places."""
     flat = torch.cat([key.flatten() for key in keys])
     different, inverse = torch.unique(flat[flat >= 0], return_inverse=True)
-    graph = different // max(nodes * nodes, 1)
-    counts = torch.bincount(graph, minlength=graphs)
+    group = different // (nodes * nodes)
+    counts = torch.bincount(group, minlength=groups)
     starts = counts.cumsum(0) - counts
-    place = torch.arange(len(different)) - starts[graph]
-    pairs = torch.zeros(graphs, int(counts.max()), 2, dtype=torch.int64)
-    pairs[graph, place, 0] = different // max(nodes, 1) % max(nodes, 1)
-    pairs[graph, place, 1] = different % max(nodes, 1)
+    place = torch.arange(len(different)) - starts[group]
+    pairs = torch.zeros(groups, int(counts.max()) if groups else 0, 2, dtype=torch.int64)
+    pairs[group, place, 0] = different // nodes % nodes
+    pairs[group, place, 1] = different % nodes
     places = torch.full_like(flat, -1)
     places[flat >= 0] = place[inverse]
     parts = places.split([key.numel() for key in keys])
     return pairs, counts, [part.reshape(key.shape) for part, key in zip(parts, keys, strict=True)]
-
-
-def _quadratic(
-    sides: _Sides,
-    row_places: tuple[Tensor, Tensor],
-    column_places: list[tuple[Tensor, Tensor]],
-    shape: tuple[int, int, int],
-) -> Tensor:
-    cure = "The elements of the universe are joined by too many edges: sparsify the graphs."
-    _check.memory("aggregate", shape[0] * shape[1] * shape[2] * _NUMBER_BYTES, cure)
-    total = _Sum(shape[0] * shape[1] * shape[2])
-    for side in (0, 1):
-        row = sides.graphs[side][:, None] * shape[1] + row_places[side]
-        turned = sides.edges[side][:, :, 0] > sides.edges[side][:, :, 1]
-        for used, column in zip((~turned, turned), column_places[side], strict=True):
-            if bool(used.any()):
-                kept = torch.where(used & (row_places[side] >= 0), row, -1)
-                total.add(kept, column, shape[2], sides.quadratic, side)
-    return total.reshape(*shape)
-
-
-class _Sum:
-    """A matrix that tables of pairs are added to, each entry where its row and its column lead."""
-
-    def __init__(self, numbers: int) -> None:
-        self.values = torch.zeros(numbers + 1, dtype=torch.float64)
-
-    def add(self, row: Tensor, column: Tensor, width: int, values: Tensor, side: int) -> None:
-        """Adds values (p, ., .) whose axis 1 + side follows row (p, r), and the other column (p, c); -1 = nowhere."""
-        unused = len(self.values) - 1
-        index = row[:, :, None] * width + column[:, None, :]
-        index = torch.where((row >= 0)[:, :, None] & (column >= 0)[:, None, :], index, unused)
-        table = values if side == 0 else values.transpose(1, 2)
-        self.values.index_add_(0, index.flatten(), table.flatten())
-
-    def reshape(self, *shape: int) -> Tensor:
-        """Returns the sums."""
-        return self.values[:-1].reshape(shape)
-
-
-def _add_loops(sides: _Sides, columns: _Columns, unary: Tensor) -> None:
-    """Adds what an edge (i, i) costs on an edge (k, k) to the unary costs of i and k."""
-    loops = tuple(
-        real & (edges[:, :, 0] == edges[:, :, 1]) for real, edges in zip(sides.real, sides.edges, strict=True)
-    )
-    pair, edge1, edge2 = (loops[0][:, :, None] & loops[1][:, None, :]).nonzero(as_tuple=True)
-    if len(pair) == 0:
-        return
-    ends = (sides.edges[0][pair, edge1, 0], sides.edges[1][pair, edge2, 0])
-    for side in (0, 1):
-        graph = sides.graphs[side][pair]
-        column = columns.of(*sides.graphs[:: 1 - 2 * side])[pair, ends[1 - side]]
-        kept = column >= 0
-        index = (graph[kept], ends[side][kept], column[kept])
-        unary.index_put_(index, sides.quadratic[pair, edge1, edge2][kept], accumulate=True)
 
 
 def _partners(problem: MultiGraphProblem, columns: _Columns) -> Tensor:

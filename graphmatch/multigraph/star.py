@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check, _ops
-from graphmatch.multigraph.aggregate import aggregate, is_limited, real_nodes
+from graphmatch.multigraph.aggregate import Aggregator, is_limited, real_nodes
 from graphmatch.multigraph.base import check_problem, pair_solver
 from graphmatch.multigraph.candidates import cheapest_labels
 from graphmatch.multigraph.labels import compact_labels
@@ -79,8 +79,9 @@ class Star:
         labels = _star_labels(problem, centre, arms, matched.assignment.cpu())
         labels, objectives = cheapest_labels(problem, labels[None])
         if self.centre == "barycenter":
+            aggregator = Aggregator(problem)
             for _ in range(self.rounds):
-                better = _barycenter_round(problem, labels, objectives, solver)
+                better = _barycenter_round(aggregator, labels, objectives, solver)
                 if better is None:
                     break
                 labels, objectives = better
@@ -137,10 +138,10 @@ def _star_labels(problem: MultiGraphProblem, centre: int, arms: Tensor, assignme
 
 
 def _barycenter_round(
-    problem: MultiGraphProblem, labels: Tensor, objectives: Tensor, solver: Solver
+    aggregator: Aggregator, labels: Tensor, objectives: Tensor, solver: Solver
 ) -> tuple[Tensor, Tensor] | None:
     """Returns cheaper labels and what they cost, after all graphs were matched anew with all others; None = none."""
-    aggregated = aggregate(problem, labels)
+    aggregated = aggregator.aggregate(labels)
     costs = aggregated.costs
     matched = solve(costs, solver)
     tensors = (costs.unary_costs, costs.quadratic_costs, costs.edges1, costs.edges2, costs.sizes, costs.unmatched_cost)
@@ -158,5 +159,5 @@ def _barycenter_round(
         candidate = labels.clone()
         candidate[order[:count]] = moved[order[:count]]
         candidates.append(candidate)
-    best, cost = cheapest_labels(problem, torch.stack(candidates))
+    best, cost = cheapest_labels(aggregator.problem, torch.stack(candidates))
     return (best, cost) if float(cost.sum()) < float(objectives.sum()) else None

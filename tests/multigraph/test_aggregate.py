@@ -12,7 +12,7 @@ from torch import Tensor
 
 import graphmatch as gm
 from graphmatch import _reference
-from graphmatch.multigraph.aggregate import AggregatedProblems, aggregate
+from graphmatch.multigraph.aggregate import AggregatedProblems, Aggregator
 from graphmatch.multigraph.candidates import cheapest_labels, settled_labels
 from graphmatch.multigraph.labels import matchings_of_labels
 from graphmatch.multigraph.result import evaluate_labels
@@ -59,7 +59,7 @@ def matches(problem: gm.MultiGraphProblem, labels: Tensor) -> int:
 def test_aggregated_costs_change_as_the_true_ones(drawn: dict, make_multigraph: Make):
     problem = make_multigraph(**drawn)
     labels, other = random_labels(problem, 1), random_labels(problem, 2)
-    aggregated = aggregate(problem, labels)
+    aggregated = Aggregator(problem).aggregate(labels)
     for graph in range(problem.graph_count):
         moved = labels.clone()
         moved[graph] = other[graph]
@@ -73,7 +73,7 @@ def test_rewards_count_the_matches_of_complete_problems(drawn: dict, make_multig
     # The same costs without the demand to be complete, so that any labels have a price.
     free = gm.MultiGraphProblem(replace(problem.costs, unmatched_cost=0.0), problem.pairs, problem.largest_universe)
     labels, other = random_labels(problem, 1), random_labels(problem, 2)
-    aggregated = aggregate(problem, labels)
+    aggregated = Aggregator(problem).aggregate(labels)
     if len(set(problem.node_counts.tolist())) == 1:
         assert not bool(aggregated.rewards.any())
     for graph in range(problem.graph_count):
@@ -88,7 +88,7 @@ def test_complete_matchings_win_over_any_cost(make_multigraph: Make):
     for seed in range(10):
         problem = make_multigraph(seed, [2, 4, 3, 4])
         labels = settled_labels(problem, random_labels(problem, seed)[None])[0]
-        aggregated = aggregate(problem, labels)
+        aggregated = Aggregator(problem).aggregate(labels)
         moved = aggregated.labels_of(gm.solve(aggregated.costs, gm.BruteForce()).assignment)
         for graph in range(4):
             one = labels.clone()
@@ -100,7 +100,7 @@ def test_complete_matchings_win_over_any_cost(make_multigraph: Make):
 def test_forbidden_members_forbid_an_element(make_multigraph: Make):
     problem = make_multigraph(4, [3, 3, 3], unmatched_cost=0.0, forbidden=0.4)
     labels = torch.tensor([[0, 1, 2], [0, 1, 3], [0, 2, 3]])
-    unary = aggregate(problem, labels).costs.unary_costs
+    unary = Aggregator(problem).aggregate(labels).costs.unary_costs
     pairs = {frozenset(pair): place for place, pair in enumerate(problem.pairs.tolist())}
     for graph in range(3):
         for element in range(4):
@@ -119,7 +119,7 @@ def test_forbidden_members_forbid_an_element(make_multigraph: Make):
 def test_labels_and_matchings_name_the_same(drawn: dict, make_multigraph: Make):
     problem = make_multigraph(**drawn)
     labels = random_labels(problem, 3)
-    aggregated = aggregate(problem, labels)
+    aggregated = Aggregator(problem).aggregate(labels)
     assignment = aggregated.assignment_of(labels)
     named = aggregated.labels_of(assignment)
     assert torch.equal(named[assignment >= 0], labels[assignment >= 0])

@@ -82,7 +82,7 @@ def test_problems_are_checked():
         gm.MultiGraphProblem(linear(2, 2, batch=0), NONE)
     with pytest.raises(ValueError, match="universe_size must be at least 3, the nodes of the largest graph; got 2"):
         gm.MultiGraphProblem(linear(3, 2), torch.tensor([[0, 1]]), 2)
-    with pytest.raises(ValueError, match="must give graph 1 the [23] nodes that it has in other pairs; got"):
+    with pytest.raises(ValueError, match=r"must give graph 1 the [23] nodes that it has in other pairs; got"):
         gm.MultiGraphProblem.from_pairs({(0, 1): linear(3, 2), (1, 2): linear(3, 2)})
     with pytest.raises(TypeError, match="problems must be a mapping"):
         gm.MultiGraphProblem.from_pairs([linear(2, 2)])
