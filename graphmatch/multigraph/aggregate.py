@@ -27,6 +27,8 @@ from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.problem import LawlerProblem, made_of
 
 _NUMBER_BYTES = 8
+# Numbers that are added at a time: their places take several times their memory.
+_CHUNK = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,7 @@ class Aggregator:
             graph, other = self.graphs[side], self.graphs[1 - side]
             node = torch.arange(values.shape[1])
             rows = torch.where(node < self.problem.node_counts[graph][:, None], graph[:, None] * width + node, -1)
-            total.add(rows, columns.of(graph, other)[:, None, : values.shape[2]], values)
+            total.add(rows, columns.of(graph, other)[:, : values.shape[2]], values)
         return total.sums().reshape(graphs, width, columns.width)
 
     def _quadratic(self, columns: _Columns) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,9 +164,8 @@ class Aggregator:
             torch.where(place >= 0, graph[:, None] * shape[1] + place, -1)
             for graph, place in zip(self.graphs, self.edge_places, strict=True)
         ]
-        total.add(rows[0], places[0][:, None, :], folded.values)
-        column = torch.where(turned[:, :, None], places[2][:, None, :], places[1][:, None, :])
-        total.add(rows[1], column, folded.values.transpose(1, 2))
+        total.add(rows[0], places[0], folded.values)
+        total.add(rows[1], places[1], folded.values.transpose(1, 2), turned, places[2])
         return pairs, counts, total.sums().reshape(shape)
 
 
@@ -181,7 +182,7 @@ def _folded(problem: MultiGraphProblem) -> tuple[Tensor, _Folded]:
     """Returns unary costs less the cost of an unmatched node, edges (i, i) on (k, k) added, and quadratic costs."""
     costs = problem.costs
     unary = costs.unary_costs.detach().cpu().double() - (costs.unmatched_cost or 0.0)
-    quadratic = costs.quadratic_costs.detach().cpu().double()
+    quadratic = costs.quadratic_costs.detach().cpu()
     batch, n1, n2 = unary.shape
     edges, real = [costs.edges1.cpu(), costs.edges2.cpu()], []
     for side in (0, 1):
@@ -194,7 +195,7 @@ def _folded(problem: MultiGraphProblem) -> tuple[Tensor, _Folded]:
     ends = edges[1].unbind(2)
     is_loop = (real[0] & (first == second), real[1] & (ends[0] == ends[1]))
     pair, e, f = (is_loop[0][:, :, None] & is_loop[1][:, None, :]).nonzero(as_tuple=True)
-    unary.index_put_((pair, first[pair, e], ends[0][pair, f]), quadratic[pair, e, f], accumulate=True)
+    unary.index_put_((pair, first[pair, e], ends[0][pair, f]), quadratic[pair, e, f].double(), accumulate=True)
 
     proper = [real[side] & ~is_loop[side] for side in (0, 1)]
     turned = first > second
@@ -208,8 +209,7 @@ def _folded(problem: MultiGraphProblem) -> tuple[Tensor, _Folded]:
     columns, column_counts, column_places = _numbered(keys, batch, max(n2, 1))
     total = _Matrix(batch * rows.shape[1], columns.shape[1])
     row = torch.where(row_places[0] >= 0, base * rows.shape[1] + row_places[0], -1)
-    column = torch.where(turned[:, :, None], column_places[1][:, None, :], column_places[0][:, None, :])
-    total.add(row, column, quadratic)
+    total.add(row, column_places[0], quadratic, turned, column_places[1])
     values = total.sums().reshape(batch, rows.shape[1], columns.shape[1])
     counts = (real_nodes(row_counts, rows.shape[1]), real_nodes(column_counts, columns.shape[1]))
     return unary, _Folded((rows, columns), counts, values)
@@ -250,11 +250,28 @@ class _Matrix:
         self.shape = (rows + 1, columns + 1)
         self.values = torch.zeros((rows + 1) * (columns + 1), dtype=torch.float64)
 
-    def add(self, rows: Tensor, columns: Tensor, values: Tensor) -> None:
-        """Adds values (p, r, c) to rows (p, r) and columns (p, 1 or r, c); what leads to -1 is left out."""
-        start = torch.where(rows >= 0, rows, self.shape[0] - 1) * self.shape[1]
-        index = start[:, :, None] + torch.where(columns >= 0, columns, self.shape[1] - 1)
-        self.values.index_add_(0, index.flatten(), values.flatten())
+    def add(
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        values: Tensor,
+        turned: Tensor | None = None,
+        turned_columns: Tensor | None = None,
+    ) -> None:
+        """Adds values (p, r, c) to rows (p, r) and columns (p, c), or others (p, c) where a row (p, r) is turned.
+
+        What leads to -1 is left out.
+        """
+        start = torch.where(rows >= 0, rows, self.shape[0] - 1)[:, :, None] * self.shape[1]
+        ends = torch.where(columns >= 0, columns, self.shape[1] - 1)[:, None, :]
+        step = max(_CHUNK // max(values.shape[1] * values.shape[2], 1), 1)
+        for begin in range(0, len(values), step):
+            part = slice(begin, begin + step)
+            index = start[part] + ends[part]
+            if turned is not None and turned_columns is not None:
+                others = torch.where(turned_columns[part] >= 0, turned_columns[part], self.shape[1] - 1)[:, None, :]
+                index = torch.where(turned[part, :, None], start[part] + others, index)
+            self.values.index_add_(0, index.flatten(), values[part].flatten().double())
 
     def sums(self) -> Tensor:
         """Returns what was added up."""

@@ -69,8 +69,7 @@ class AllPairs:
             labels = torch.cat([torch.stack(kinds), _pivot_labels(problem, synchronization)])
         else:
             labels = labels[None]
-        labels, _ = cheapest_labels(problem, labels)
-        return result_of_labels(problem, labels, self.max_gap, pairwise)
+        return result_of_labels(problem, cheapest_labels(problem, labels), self.max_gap, pairwise)
 
 
 def _pivot_labels(problem: MultiGraphProblem, synchronization: Synchronization) -> Tensor:

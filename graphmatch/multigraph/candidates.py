@@ -16,8 +16,8 @@ from graphmatch.solvers import LAP
 _CHUNK = 4_000_000
 
 
-def cheapest_labels(problem: MultiGraphProblem, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the cheapest (m, n) of labels (k, m, n), the first of equal ones, and what its pairs cost, (p,) float64.
+def cheapest_labels(problem: MultiGraphProblem, labels: Tensor) -> Tensor:
+    """Returns the cheapest (m, n) of labels (k, m, n), the first of equal ones.
 
     Those that are not allowed are settled first; nodes with the label -1 have none yet.
     """
@@ -29,14 +29,11 @@ def cheapest_labels(problem: MultiGraphProblem, labels: Tensor) -> tuple[Tensor,
             labels = labels.clone()
             labels[refused] = settled_labels(problem, labels[refused])
             totals[refused] = evaluator.totals(labels[refused])
-        best = labels[int(totals.argmin())]
-        return best, evaluate_labels(problem, best, torch.get_num_threads())
-    objectives = evaluate_labels(problem, labels[0], torch.get_num_threads())
+        return labels[int(totals.argmin())]
     missing = (labels[0] < 0) & real_nodes(problem.node_counts, labels.shape[2])
-    if bool(missing.any()) or bool(objectives.isinf().any()):
-        labels = settled_labels(problem, labels)
-        objectives = evaluate_labels(problem, labels[0], torch.get_num_threads())
-    return labels[0], objectives
+    if bool(missing.any()) or bool(evaluate_labels(problem, labels[0], torch.get_num_threads()).isinf().any()):
+        return settled_labels(problem, labels)[0]
+    return labels[0]
 
 
 class _Evaluator:

@@ -13,7 +13,7 @@ from graphmatch.multigraph.base import check_problem, pair_solver
 from graphmatch.multigraph.candidates import cheapest_labels
 from graphmatch.multigraph.labels import compact_labels
 from graphmatch.multigraph.problem import MultiGraphProblem
-from graphmatch.multigraph.result import MultiGraphResult
+from graphmatch.multigraph.result import MultiGraphResult, evaluate_labels
 from graphmatch.problem import LinearProblem, unchecked
 from graphmatch.result import MatchResult
 from graphmatch.solve import solve
@@ -77,7 +77,8 @@ class Star:
         solver = pair_solver() if self.solver is None else self.solver
         matched = _solve_some(problem, arms, solver)
         labels = _star_labels(problem, centre, arms, matched.assignment.cpu())
-        labels, objectives = cheapest_labels(problem, labels[None])
+        labels = cheapest_labels(problem, labels[None])
+        objectives = evaluate_labels(problem, labels, torch.get_num_threads())
         if self.centre == "barycenter":
             aggregator = Aggregator(problem)
             for _ in range(self.rounds):
@@ -159,5 +160,6 @@ def _barycenter_round(
         candidate = labels.clone()
         candidate[order[:count]] = moved[order[:count]]
         candidates.append(candidate)
-    best, cost = cheapest_labels(aggregator.problem, torch.stack(candidates))
+    best = cheapest_labels(aggregator.problem, torch.stack(candidates))
+    cost = evaluate_labels(aggregator.problem, best, torch.get_num_threads())
     return (best, cost) if float(cost.sum()) < float(objectives.sum()) else None

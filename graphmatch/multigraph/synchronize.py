@@ -58,8 +58,7 @@ class Synchronize:
         check_problem("Synchronize", problem)
         pairwise = solve_pairs(problem, self.solver)
         labels = synchronization_of(problem, pairwise.assignment).labels(self.kind)
-        labels, _ = cheapest_labels(problem, labels[None])
-        return result_of_labels(problem, labels, self.max_gap, pairwise)
+        return result_of_labels(problem, cheapest_labels(problem, labels[None]), self.max_gap, pairwise)
 
 
 def synchronization_of(problem: MultiGraphProblem, assignment: Tensor) -> Synchronization:
