@@ -170,12 +170,14 @@ bool MultigraphSearch::accept(Labels&& candidate) {
   return true;
 }
 
+// Exchanges elements two by two. One of them may be new: that splits the other.
 bool MultigraphSearch::exchange_elements() {
   bool changed = false;
   list_holders();
   for (std::int64_t alpha = 0; alpha < element_count_; ++alpha) {
-    for (std::int64_t beta = alpha + 1; beta < element_count_; ++beta) {
+    for (std::int64_t beta = alpha + 1; beta <= element_count_; ++beta) {
       if (stop_.requested()) return changed;
+      if (beta == element_count_ && costs_.limited() && element_count_ == costs_.shape().universe) break;
       if (!exchange(alpha, beta)) continue;
       changed = true;
       list_holders();
@@ -186,7 +188,7 @@ bool MultigraphSearch::exchange_elements() {
 
 void MultigraphSearch::list_holders() {
   const MultigraphShape& shape = costs_.shape();
-  holders_.assign(static_cast<std::size_t>(element_count_ * shape.graphs()), -1);
+  holders_.assign(static_cast<std::size_t>((element_count_ + 1) * shape.graphs()), -1);  // a new one comes last
   for (std::int64_t graph = 0; graph < shape.graphs(); ++graph) {
     const std::int64_t* row = labels_.data() + graph * shape.label_stride;
     for (std::int64_t i = 0; i < shape.nodes[graph]; ++i) holders_[row[i] * shape.graphs() + graph] = i;

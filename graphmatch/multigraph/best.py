@@ -16,6 +16,8 @@ from graphmatch.multigraph.result import MultiGraphResult, result_of_labels
 from graphmatch.multigraph.sequential import check_search_options
 from graphmatch.solvers import Solver
 
+_SMALL = 32  # nodes of all graphs: further starts cost next to nothing
+
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
@@ -29,7 +31,8 @@ class Best:
 
     Args:
         starts: Limit of starts.
-        agreement: How often the cheapest answer must come.
+        agreement: How often the cheapest answer must come; None = twice, or 4 times where there are at most 32 nodes in
+            all.
         solver: Of the pairs; None is a quick `Portfolio`. The bound is as good as this solver's bounds.
         sweeps: Of each local search.
         effort: Of the `Portfolio` that solves single problems.
@@ -52,7 +55,7 @@ class Best:
     """
 
     starts: int = 16
-    agreement: int = 2
+    agreement: int | None = None
     solver: Solver | None = None
     sweeps: int = 100
     effort: float = 0.05
@@ -66,8 +69,9 @@ class Best:
     def __post_init__(self) -> None:
         """Checks the options."""
         _check.option("Best", "starts", self.starts, self.starts >= 1, "be at least 1", "16 is the default.")
-        holds = self.agreement >= 1
-        _check.option("Best", "agreement", self.agreement, holds, "be at least 1", "2 is the default.")
+        if self.agreement is not None:
+            holds = self.agreement >= 1
+            _check.option("Best", "agreement", self.agreement, holds, "be at least 1", "None is the default.")
         _check.option("Best", "sweeps", self.sweeps, self.sweeps >= 1, "be at least 1", "100 is the default.")
         check_search_options("Best", self.effort, self.max_iterations)
         _check.budget("Best", self.max_gap, self.time_limit)
@@ -89,12 +93,17 @@ class Best:
             self.time_limit,
             self.threads,
             self.on_cpu,
-            self.agreement,
+            self._agreement(problem),
             float(pairwise.lower_bound.sum()),
             self.max_gap,
         )
         labels, _ = search.run(problem, [tree_labels(assignment, problem, tree)], merges[: self.starts - 1])
         return result_of_labels(problem, labels, self.max_gap, pairwise)
+
+    def _agreement(self, problem: MultiGraphProblem) -> int:
+        if self.agreement is not None:
+            return self.agreement
+        return 4 if int(problem.node_counts.sum()) <= _SMALL else 2
 
     def _random_merges(self, graphs: int) -> list[Tensor]:
         random = torch.Generator().manual_seed(self.seed)

@@ -52,7 +52,8 @@ class NativeSearch:
         """Searches from labels (m, n) each, then from constructions by merges (m - 1, 2) each.
 
         Returns:
-            The cheapest labels (m, n) found and their objectives (p,), +inf where no allowed matchings were found.
+            The cheapest labels (m, n) found and their objectives (p,); where no allowed matchings were found, the
+            labels that the first start began with, or the numbers of the nodes, and +inf.
         """
         graphs, largest = problem.graph_count, int(problem.node_counts.max())
         nothing = torch.full((graphs, largest), -1, dtype=torch.int64)
@@ -86,6 +87,9 @@ class NativeSearch:
             threads,
         )
         best = int(objectives.sum(1).argmin())
+        if bool((found[best] < 0).all()):
+            real = torch.arange(largest) < problem.node_counts[:, None]
+            found[best] = torch.where(real, torch.arange(largest), -1)
         return found[best], objectives[best]
 
 

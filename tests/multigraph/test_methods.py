@@ -26,6 +26,9 @@ METHODS: list[gm.MultiGraphMethod] = [
     gm.Synchronize("cliques"),
     gm.Synchronize("spectral"),
     gm.Synchronize("projected_power"),
+    gm.SequentialConstruction(),
+    gm.LocalSearch(),
+    gm.Best(),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=str)
 
