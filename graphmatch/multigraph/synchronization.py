@@ -195,10 +195,7 @@ class Synchronization:
         largest = torch.argsort(sizes, descending=True, stable=True)[: self.universe_size]
         place = torch.full((len(sizes) + 1,), -1)
         place[largest] = torch.arange(len(largest))
-        kept = place[labels]
-        # Votes for nodes that have a place count less than the place.
-        staying = (kept[:, :, None] == torch.arange(self.universe_size)) & (kept >= 0)[:, :, None]
-        return self._nearest((self._votes(kept) + 2.0 * self.graphs * staying)[None])[0]
+        return self._nearest(self._votes(place[labels])[None])[0]
 
     def _votes(self, labels: Tensor) -> Tensor:
         """Returns W U, (m, n, u) float64, for labels (m, n); less what is made up where the universe has no limit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,6 +137,25 @@ def test_looked_up_costs_choose_the_cheapest(drawn: dict, share: float, make_mul
     expected = torch.where(direct.isinf(), repaired, direct).min()
     found = evaluate_labels(problem, cheapest_labels(problem, candidates)).sum()
     assert abs(float(found - expected)) < 1e-9
+
+
+@pytest.mark.parametrize("unmatched_cost", [None, 0.0])
+def test_settled_labels_avoid_forbidden_nodes(unmatched_cost: float | None):
+    none = torch.zeros(0, 2, dtype=torch.int64)
+    only = torch.full((1, 3, 3), torch.inf)
+    only[0, [0, 1, 2], [1, 2, 0]] = 5.0
+    one = gm.LawlerProblem(only, torch.zeros(1, 0, 0), none, none, unmatched_cost=unmatched_cost)
+    problem = gm.MultiGraphProblem.from_pairs({(0, 1): one}, universe_size=3)
+    for wish in ([-1, -1, -1], [0, 1, 2], [2, 0, -1]):
+        labels = settled_labels(problem, torch.tensor([[[0, 1, 2], wish]]))
+        assert labels.tolist() == [[[0, 1, 2], [2, 0, 1]]]
+
+
+@given(drawn=complete_problems)
+def test_settled_labels_stay(drawn: dict, make_multigraph: Make):
+    problem = make_multigraph(**drawn)
+    settled = settled_labels(problem, torch.stack([random_labels(problem, seed) for seed in range(3)]))
+    assert torch.equal(settled_labels(problem, settled), settled)
 
 
 @given(drawn=complete_problems)

@@ -100,6 +100,28 @@ def test_the_better_half_of_a_conflict_wins(kind):
     assert labels.tolist() == [[0, 1]] * 5
 
 
+@every_kind
+def test_one_match_of_many_does_not_join_two_elements(kind):
+    pairs = torch.combinations(torch.arange(6))
+    same = torch.tensor([(a < 3) == (b < 3) or (a, b) == (0, 3) for a, b in pairs.tolist()])
+    matchings = torch.where(same, 0, -1)[:, None]
+    labels = gm.synchronize_matchings(matchings, pairs, torch.ones(6, dtype=torch.int64), None, kind)
+    assert labels[:, 0].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_projected_power_confirms_what_cliques_confirm_and_more(planted_matchings):
+    gained = 0
+    for seed in range(8):
+        _, pairs, matchings = planted_matchings(seed, 8, 8, corrupted=0.5)
+        confirmed = []
+        for kind in ("cliques", "projected_power"):
+            labels = gm.synchronize_matchings(matchings, pairs, torch.full((8,), 8), 8, kind)
+            confirmed.append(int((matchings_of_labels(labels, pairs) == matchings).sum()))
+        assert confirmed[1] >= confirmed[0]
+        gained += confirmed[1] > confirmed[0]
+    assert gained > 0
+
+
 def test_the_universe_keeps_its_largest_elements():
     # Two of four graphs share an element, one node of each is alone: three elements hold what four would.
     pairs = torch.combinations(torch.arange(3))
