@@ -151,11 +151,13 @@ def test_settled_labels_avoid_forbidden_nodes(unmatched_cost: float | None):
         assert labels.tolist() == [[[0, 1, 2], [2, 0, 1]]]
 
 
-@given(drawn=complete_problems)
-def test_settled_labels_stay(drawn: dict, make_multigraph: Make):
-    problem = make_multigraph(**drawn)
-    settled = settled_labels(problem, torch.stack([random_labels(problem, seed) for seed in range(3)]))
-    assert torch.equal(settled_labels(problem, settled), settled)
+@given(seed=st.integers(0, 2**31), universe_size=st.sampled_from([4, 6]))
+def test_allowed_labels_stay(seed: int, universe_size: int, make_multigraph: Make):
+    complete = make_multigraph(seed, [4, 4, 4])
+    partial = make_multigraph(seed, [4, 2, 3], unmatched_cost=0.0, universe_size=universe_size)
+    for problem in (complete, partial):
+        labels = torch.stack([random_labels(problem, seed + variant) for variant in range(3)])
+        assert torch.equal(settled_labels(problem, labels), labels)
 
 
 @given(drawn=complete_problems)
