@@ -19,6 +19,7 @@
 #include "core/lawler_solver.hpp"
 #include "core/move_table.hpp"
 #include "dense.hpp"
+#include "multigraph.hpp"
 #include "problems.hpp"
 #include "samples.hpp"
 
@@ -377,6 +378,7 @@ int main() {
   graphmatch::test_restarted_searches<double>(3000, 30);
   graphmatch::test_samples<float>(7000, 60);
   graphmatch::test_samples<double>(8000, 60);
+  graphmatch::test_multigraphs(9000, 120);
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
