@@ -304,11 +304,38 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, capsys: pytest.Ca
         assert "broken.dd: Permission denied" in only_line(capsys)
 
 
-def test_a_file_of_several_graphs_is_not_solved(three_graphs: Path, capsys: pytest.CaptureFixture):
-    assert cli.main(["solve", str(three_graphs)]) == 2
-    line = only_line(capsys)
-    assert "three.dd must hold one pair of graphs; got a multi-graph file" in line
-    assert "graphmatch info three.dd" in line
+@pytest.mark.parametrize("method", [None, *solvers.METHODS])
+def test_a_file_of_several_graphs_gets_labels(three_graphs: Path, method: str | None, capsys: pytest.CaptureFixture):
+    chosen = [] if method is None else ["--method", method]
+    assert cli.main(["solve", str(three_graphs), *chosen]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert rows["method"] == (method or "Best")
+    assert rows["objective"] == "-4"
+    assert [rows[f"labels of {graph}"] for graph in range(3)] == ["0", "0", "0"]
+    assert cli.main(["solve", str(three_graphs), *chosen, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["labels"] == [[0], [0], [0]]
+    assert content["consistency"] == 1.0
+    assert sum(pair["objective"] for pair in content["pairs"]) == content["objective"] == -4.0
+    assert content["lower_bound"] is None or content["lower_bound"] <= -4.0
+
+
+def test_options_of_methods_are_checked(three_graphs: Path, square: Path, capsys: pytest.CaptureFixture):
+    file = str(three_graphs)
+    for arguments, text in [
+        ([file, "--method", "Star", "--effort", "2"], "--effort must be left out with --method Star"),
+        ([file, "--method", "LocalSearch", "--solver", "Tabu"], "--solver must be left out with --method LocalSearch"),
+        ([file, "--starts", "2"], None),
+        ([str(square), "--method", "Best"], "--method must be left out for a file of one pair of graphs"),
+    ]:
+        if text is None:
+            with pytest.raises(SystemExit):
+                cli.main(["solve", *arguments])
+            capsys.readouterr()
+            continue
+        assert cli.main(["solve", *arguments]) == 2
+        assert text in only_line(capsys)
+    assert cli.main(["solve", file, "--solver", "DualAscent", "--method", "AllPairs", "--max-gap", "0.1"]) == 0
 
 
 def test_names_of_solvers_are_public():

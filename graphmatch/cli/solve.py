@@ -13,9 +13,9 @@ import torch
 
 import graphmatch
 from graphmatch import _check
-from graphmatch.cli import qaplib
+from graphmatch.cli import multigraph, qaplib
 from graphmatch.cli.console import elapsed_time, say, table
-from graphmatch.cli.solvers import add_options, build_solver
+from graphmatch.cli.solvers import DEFAULT_SOLVER, add_options, build_solver
 from graphmatch.io import read_dd, read_qaplib
 from graphmatch.io.dd_lines import MultigraphFileError
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
@@ -24,7 +24,8 @@ from graphmatch.result import MatchResult, Stage, Status
 _BEST_KNOWN = ("best_known", "best_known_note", "gap_to_best_known")
 _EPILOG = """\
 The assignment lists for node 0, 1, 2, ... of graph 1 its node of graph 2; - is unmatched (-1 with --json). The status
-OPTIMAL says that the gap between objective and lower bound is certified to be at most --max-gap. If a .sln file of the
+OPTIMAL says that the gap between objective and lower bound is certified to be at most --max-gap. Several graphs get
+labels instead, the same for nodes that are matched with each other. If a .sln file of the
 same name lies beside a .dat file, the gap to its objective is shown, once the problem has confirmed that objective.
 
 Exit codes: 0 a valid matching was found, 1 there is none, 2 wrong usage or file, 130 interrupted."""
@@ -41,7 +42,9 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a .dd file of one pair of graphs, or a .dat file")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a .dd file of one pair of graphs or of several, or a .dat file"
+    )
     add_options(parser)
     parser.add_argument(
         "--output", metavar="FILE", type=Path, help="write the permutation for a .dat file as a .sln file"
@@ -53,13 +56,19 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Solves the file, prints the answer and returns the exit code."""
-    solver = build_solver(options)
     if options.output is not None:
         qaplib.check_output(options.file, options.output)
-    problem = _read(options.file)
+    try:
+        problem = _read(options.file)
+    except MultigraphFileError:
+        return multigraph.run(options)
+    if options.method is not None:
+        rule, cure = "be left out for a file of one pair of graphs", "Choose a --solver."
+        raise ValueError(_check.message("solve", "--method", rule, options.method, cure))
     known = qaplib.BestKnown()
     if isinstance(problem, KoopmansBeckmannProblem):
         known = qaplib.best_known(options.file, problem)
+    solver = build_solver(options)
     start = time.perf_counter()
     with elapsed_time(options.time_limit, options.quiet):
         result = graphmatch.solve(_as_taken(problem, options), solver)
@@ -74,15 +83,7 @@ def run(options: argparse.Namespace) -> int:
 def _read(file: Path) -> LawlerProblem | KoopmansBeckmannProblem:
     if qaplib.is_qaplib(file):
         return read_qaplib(file)
-    try:
-        return read_dd(file)
-    except MultigraphFileError:
-        rule = "hold one pair of graphs"
-        cure = (
-            f"See its pairs with `graphmatch info {file.name}`; in Python, graphmatch.io.read_multigraph_dd reads them "
-            "and graphmatch.io.write_dd writes one to a file of its own."
-        )
-        raise ValueError(_check.message("solve", file.name, rule, "a multi-graph file", cure)) from None
+    return read_dd(file)
 
 
 def _as_taken(problem: LawlerProblem | KoopmansBeckmannProblem, options: argparse.Namespace) -> Problem:
@@ -111,7 +112,7 @@ def _answer(
     objective = _finite(result.objective[0].item())
     return {
         "file": str(options.file),
-        "solver": options.solver,
+        "solver": options.solver or DEFAULT_SOLVER,
         "stage": None if stage == Stage.NONE else stage.name.lower().replace("_", " "),
         "status": status.name,
         "status_text": status.text,

@@ -68,11 +68,6 @@ def real_nodes(node_counts: Tensor, width: int) -> Tensor:
     return torch.arange(width) < node_counts[:, None]
 
 
-def is_limited(problem: MultiGraphProblem) -> bool:
-    """Whether labels must lie in [0, largest_universe): complete problems and those with a `universe_size`."""
-    return problem.universe_size is not None or problem.costs.unmatched_cost is None
-
-
 class Aggregator:
     """Aggregated problems of one multi-graph problem, for as many labels as are tried.
 
@@ -121,7 +116,7 @@ class Aggregator:
             edges1=self.edges,
             edges2=edges2,
             sizes=torch.stack([problem.node_counts, columns.counts, self.edge_counts, counts], dim=1),
-            unmatched_cost=None if is_limited(problem) else 0.0,
+            unmatched_cost=None if problem.is_limited else 0.0,
         )
         return AggregatedProblems(costs, columns.elements, rewards)
 
@@ -219,7 +214,7 @@ class _Columns:
     """The elements that the other graphs form: their labels, and where the nodes of a graph stand among them."""
 
     def __init__(self, problem: MultiGraphProblem, labels: Tensor) -> None:
-        limit = problem.largest_universe if is_limited(problem) else 0
+        limit = problem.largest_universe if problem.is_limited else 0
         self.labels = labels
         self.highest = max(int(labels.max()) + 1 if labels.numel() else 0, limit)
         graphs = len(labels)

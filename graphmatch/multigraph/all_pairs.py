@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check
-from graphmatch.multigraph.aggregate import is_limited
 from graphmatch.multigraph.base import check_problem, solve_pairs
 from graphmatch.multigraph.candidates import cheapest_labels
 from graphmatch.multigraph.labels import matchings_of_labels
@@ -34,7 +33,7 @@ class AllPairs:
     native call, then m + 3 evaluations of the objective.
 
     Args:
-        solver: Solver of the pairs; None = a hasty `Portfolio`.
+        solver: Solver of the pairs; None = a hasty one.
         max_gap: Relative gap that counts as optimal.
 
     Source: see `synchronize_matchings`.
@@ -81,6 +80,6 @@ def _pivot_labels(problem: MultiGraphProblem, synchronization: Synchronization) 
     labels = synchronization.table[:, :, :nodes].transpose(0, 1).clone()
     own = torch.arange(graphs)
     labels[own, own] = torch.arange(nodes)
-    if not is_limited(problem):
+    if not problem.is_limited:
         labels = torch.where(labels >= 0, labels, nodes + torch.arange(graphs * nodes).reshape(graphs, nodes))
     return torch.where(synchronization.real, labels, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphmatch.multigraph.aggregate import is_limited, real_nodes
+from graphmatch.multigraph.aggregate import real_nodes
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import evaluate_labels
 from graphmatch.problem import LinearProblem
@@ -112,7 +112,7 @@ def settled_labels(problem: MultiGraphProblem, labels: Tensor) -> Tensor:
     """
     order = torch.argsort(problem.node_counts, descending=True, stable=True)
     costs = _NodeCosts(problem, labels.shape[2])
-    if not is_limited(problem):
+    if not problem.is_limited:
         return _kept_labels(problem, labels, order, costs)
     nodes, universe = labels.shape[2], problem.largest_universe
     result = torch.full_like(labels, -1)

@@ -191,7 +191,7 @@ def _node_counts(pairs: Tensor, costs: LawlerProblem) -> Tensor:
     """Returns the nodes of each graph, or raises where two problems disagree about one."""
     sizes = torch.stack(costs.node_counts(), dim=1).cpu()
     counts = torch.zeros(int(pairs.max()) + 1, dtype=torch.int64)
-    counts[pairs.flatten()] = sizes.flatten()
+    counts.scatter_reduce_(0, pairs.flatten(), sizes.flatten(), "amax")
     wrong = (counts[pairs] != sizes).nonzero()
     if len(wrong):
         place, side = wrong[0].tolist()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check, _ops
-from graphmatch.multigraph.aggregate import Aggregator, is_limited, real_nodes
+from graphmatch.multigraph.aggregate import Aggregator, real_nodes
 from graphmatch.multigraph.base import check_problem, pair_solver
 from graphmatch.multigraph.candidates import cheapest_labels
 from graphmatch.multigraph.labels import compact_labels
@@ -133,7 +133,7 @@ def _star_labels(problem: MultiGraphProblem, centre: int, arms: Tensor, assignme
     centre_is_first = first == centre
     graph = torch.where(centre_is_first, second, first)
     labels[graph, torch.where(centre_is_first, column, row)] = torch.where(centre_is_first, row, column)
-    if not is_limited(problem):
+    if not problem.is_limited:
         labels = torch.where(labels >= 0, labels, nodes + torch.arange(graphs * nodes).reshape(graphs, nodes))
     return torch.where(real_nodes(problem.node_counts, nodes), labels, -1)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from graphmatch import _check
-from graphmatch.multigraph.aggregate import is_limited
 from graphmatch.multigraph.base import check_problem, solve_pairs
 from graphmatch.multigraph.candidates import cheapest_labels
 from graphmatch.multigraph.problem import MultiGraphProblem
@@ -30,7 +29,7 @@ class Synchronize:
 
     Args:
         kind: "cliques", "spectral" or "projected_power"; see `synchronize_matchings`.
-        solver: Solver of the pairs; None = a hasty `Portfolio`.
+        solver: Solver of the pairs; None = a hasty one.
         max_gap: Relative gap that counts as optimal.
 
     Source: see `synchronize_matchings`.
@@ -63,5 +62,5 @@ class Synchronize:
 
 def synchronization_of(problem: MultiGraphProblem, assignment: Tensor) -> Synchronization:
     """Returns the synchronisation of matchings of the pairs of a problem."""
-    universe = problem.largest_universe if is_limited(problem) else None
+    universe = problem.largest_universe if problem.is_limited else None
     return Synchronization(assignment.cpu(), problem.pairs, problem.node_counts, universe)
