@@ -17,6 +17,7 @@ examples:
   graphmatch solve car1.dd.xz --json > answer.json   the same for programs
   graphmatch solve nug30.dat --output found.sln      a permutation for a problem of QAPLIB, as a file
   graphmatch bench gradients --output report         how good gradient estimators are: table, picture, numbers
+  graphmatch bench multigraph --output report        how methods for several graphs scale, in time and objective
 
 Exit codes: 0 done, 1 no valid matching, 2 wrong usage or file, 130 interrupted."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import io
 import json
 import math
 import textwrap
@@ -12,72 +10,26 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from graphmatch import _check
-from graphmatch.io.files import write_bytes
 from graphmatch.studies.gradients import BEST_LAMBDA, LAMBDAS, Row, StudyResult
+from graphmatch.studies.report import BLUE, GREY, ORANGE, RED, SKY, drawing, table, write_files
 
 NAME = "gradients"
-_SUFFIXES = (".md", ".png", ".json")
 _NONE = ""
 
-# Okabe and Ito: distinct for every kind of colour vision.
-_ORANGE, _SKY, _GREEN, _BLUE, _RED, _GREY = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#555555"
 # Name of the row -> label, colour, dashes, marker.
 _LINES = {
-    "no baseline": ("perturbed optimizer", _GREY, ":", "s"),
-    "leave-one-out": ("perturbed optimizer, leave-one-out", _ORANGE, "-", "s"),
-    f"one-sided, lambda {BEST_LAMBDA:g}": ("I-MLE, one-sided", _SKY, "-", "o"),
-    f"symmetric, lambda {BEST_LAMBDA:g}": ("I-MLE, symmetric", _BLUE, "-", "o"),
+    "no baseline": ("perturbed optimizer", GREY, ":", "s"),
+    "leave-one-out": ("perturbed optimizer, leave-one-out", ORANGE, "-", "s"),
+    f"one-sided, lambda {BEST_LAMBDA:g}": ("I-MLE, one-sided", SKY, "-", "o"),
+    f"symmetric, lambda {BEST_LAMBDA:g}": ("I-MLE, symmetric", BLUE, "-", "o"),
 }
-_STYLE = {
-    "font.size": 15,
-    "axes.titlesize": 16,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "lines.linewidth": 2.8,
-    "lines.markersize": 8,
-}
-
-
-def check_picture() -> None:
-    """Refuses to begin what could not be drawn in the end."""
-    if importlib.util.find_spec("matplotlib") is None:
-        text = "graphmatch bench: --output must find matplotlib for its picture; got none installed. "
-        raise ImportError(text + 'Install it with `pip install "graphmatch[viz]"`, or leave --output out.')
-
-
-def check_folder(folder: Path) -> None:
-    """Makes the folder of the report, before anything is measured.
-
-    Raises:
-        OSError: If it cannot be made.
-        ValueError: If something else has its name, or that of one of its files.
-    """
-    if folder.exists() and not folder.is_dir():
-        cure = "Choose another name."
-        raise ValueError(_check.message("bench", "--output", "name a folder", repr(str(folder)), cure))
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix in _SUFFIXES:
-        # As the report itself will do, so that it cannot fail for want of permission after the work.
-        write_bytes("bench", folder / f".{NAME}{suffix}.check", b"")
-        (folder / f".{NAME}{suffix}.check").unlink()
 
 
 def write_report(result: StudyResult, folder: Path) -> list[Path]:
     """Writes gradients.md, gradients.png and gradients.json, each as a whole, and returns their paths."""
     picture = f"\n![Error of gradient estimators]({NAME}.png)\n"
-    contents = (
-        (as_markdown(result) + picture).encode(),
-        as_png(result),
-        (json.dumps(as_json(result), indent=1, allow_nan=False) + "\n").encode(),
-    )
-    paths = [folder / f"{NAME}{suffix}" for suffix in _SUFFIXES]
-    for path, content in zip(paths, contents, strict=True):
-        write_bytes("bench", path, content)
-    return paths
+    content = json.dumps(as_json(result), indent=1, allow_nan=False) + "\n"
+    return write_files(folder, NAME, as_markdown(result) + picture, as_png(result), content)
 
 
 def as_json(result: StudyResult) -> dict[str, Any]:
@@ -98,7 +50,7 @@ def as_markdown(result: StudyResult) -> str:
         "",
         *textwrap.wrap(_about(result), 110),
         "",
-        *_table(_header(study.samples), [_cells(row, study.samples) for row in result.rows]),
+        *table(_header(study.samples), [_cells(row, study.samples) for row in result.rows]),
     ]
     if result.versions["pyepo"] is None:
         lines += ["", 'PyEPO: not installed (`pip install "pyepo>=2.2"`).']
@@ -108,7 +60,7 @@ def as_markdown(result: StudyResult) -> str:
         seeds = f"{study.seed + 1} to {study.seed + study.other_problems}"
         lines += ["", f"Relative RMSE at S = {smallest} on other problems, seeds {seeds}:", ""]
         rows = [[name, *(f"{each:.2f}" for each in _extent(errors))] for name, errors in result.others.items()]
-        lines += _table(["estimator", "median", "smallest", "largest"], rows)
+        lines += table(["estimator", "median", "smallest", "largest"], rows)
     lines += ["", f"{versions}; {result.seconds:.0f} s.", ""]
     return "\n".join(lines)
 
@@ -163,33 +115,14 @@ def slope(row: Row) -> float | None:
     return math.log(final / error) / math.log(last / first)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(line[place]) for line in [header, *rows]) for place in range(len(header))]
-
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)) + " |"
-
-    return [line(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)]
-
-
 def as_png(result: StudyResult) -> bytes:
     """Returns the picture: error against samples, and against lambda."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(_STYLE):
-        # The canvas is attached by hand: pyplot would choose a backend and keep every figure alive.
-        figure = Figure(figsize=(12, 6.2), layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawing(12, 6.2) as (figure, png):
         left, right = figure.subplots(1, 2)
         _draw_samples(left, result)
         _draw_lambdas(right, result)
         figure.legend(loc="outside lower center", ncols=3, fontsize=14)
-        buffer = io.BytesIO()
-        # Without the date and the version of matplotlib: the same numbers give the same bytes.
-        figure.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+        return png()
 
 
 def _row(result: StudyResult, name: str) -> Row | None:
@@ -211,19 +144,19 @@ def _draw_samples(axes: Any, result: StudyResult) -> None:
 
 def _draw_lambdas(axes: Any, result: StudyResult) -> None:
     smallest = result.study.samples[0]
-    for form, colour in (("one-sided", _SKY), ("symmetric", _BLUE)):
+    for form, colour in (("one-sided", SKY), ("symmetric", BLUE)):
         rows = [row for row in (_row(result, f"{form}, lambda {each:g}") for each in LAMBDAS) if row is not None]
         axes.plot([row.lambda_ for row in rows], [row.rmse[smallest] for row in rows], color=colour, marker="o")
         biased = [row for row in rows if row.bias is not None and row.bias > 3 * (row.bias_standard_error or 0)]
         axes.plot([row.lambda_ for row in biased], [row.bias for row in biased], color=colour, linestyle="--")
-    axes.plot([], [], color=_GREY, linestyle="--", label="I-MLE: bias alone")
+    axes.plot([], [], color=GREY, linestyle="--", label="I-MLE: bias alone")
     baseline = _row(result, "leave-one-out")
     if baseline is not None:
-        axes.axhline(baseline.rmse[smallest], color=_ORANGE)
+        axes.axhline(baseline.rmse[smallest], color=ORANGE)
     default = _row(result, "IMLE, lambda 10 (default)")
     if default is not None:
         at = [LAMBDAS[-1]], [default.rmse[smallest]]
-        axes.plot(*at, "X", color=_RED, markersize=14, label="PyEPO: I-MLE by default")
+        axes.plot(*at, "X", color=RED, markersize=14, label="PyEPO: I-MLE by default")
     axes.set(xscale="log", yscale="log", xlabel="lambda / scale of the noise")
     axes.set_title(f"Error against lambda, S = {smallest}")
     axes.set_xticks(LAMBDAS, [f"{each:g}" for each in LAMBDAS])
