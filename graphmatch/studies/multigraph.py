@@ -51,7 +51,7 @@ METHODS: dict[str, Callable[[], MultiGraphMethod]] = {
 }
 _T = TypeVar("_T")
 # A call that takes less is repeated, for the clock and the caches.
-_SHORT, _MOST_RUNS = 0.1, 3
+_SHORT, _MOST_RUNS = 0.25, 5
 # The time of a size is forecast from that of the size before, on the high side.
 _GRAPH_POWER, _NODE_POWER = 2, 3
 

@@ -91,7 +91,7 @@ def _about(result: StudyResult) -> str:
         f"matched completely. {study.repetitions} problems per size where time allows, seed {study.seed}. Methods are "
         f"as they come; of many pairs each is solved with less care by default than by a star, in {SAME_SOLVER} with "
         "the same. Time: of the method, the costs given; median (least to most) over the problems, each the least of "
-        "up to three short calls. Excess: of the objective over the lowest that any method found. Gap: to the highest "
+        "up to five short calls. Excess: of the objective over the lowest that any method found. Gap: to the highest "
         "lower bound that any proved; own gap: to that of the method. Before: cycle consistency of the pairs solved "
         f"alone; {_after(result)}. Accuracy: share of nodes matched as planted."
     )
@@ -178,12 +178,13 @@ def as_png(result: StudyResult) -> bytes:
     """Returns the picture: time against m and n, objective and cycle consistency against m."""
     study = result.study
     fixed = {"graphs": f"n = {study.usual_nodes}", "nodes": f"m = {study.usual_graphs}"}
+    scale = "log" if result.rows else "linear"  # nothing has no logarithm
     with drawing(13.5, 11) as (figure, png):
         (times, node_times), (excess, before) = figure.subplots(2, 2)
         for axes, axis in ((times, "graphs"), (node_times, "nodes")):
             for name in METHODS:
                 _draw(axes, result, name, axis, "seconds", 1, label=name if axis == "graphs" else None)
-            axes.set(yscale="log", ylabel="time [s]")
+            axes.set(yscale=scale, ylabel="time [s]")
             axes.set_title(f"Time, {fixed[axis]}")
         _draw_powers(times, result)
         for name in METHODS:
@@ -198,7 +199,7 @@ def as_png(result: StudyResult) -> bytes:
         before.set_title(f"Pairs alone; {BEST} after, {fixed['graphs']}")
         for axes, axis in ((times, "graphs"), (node_times, "nodes"), (excess, "graphs"), (before, "graphs")):
             sizes = getattr(study, axis)
-            axes.set(xscale="log", xlabel="graphs m" if axis == "graphs" else "nodes n")
+            axes.set(xscale=scale, xlabel="graphs m" if axis == "graphs" else "nodes n")
             axes.set_xticks(sizes, [str(each) for each in sizes])
             axes.minorticks_off()
         figure.legend(loc="outside lower center", ncols=3, fontsize=14)

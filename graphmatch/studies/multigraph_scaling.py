@@ -26,6 +26,8 @@ _PARTS = {
     "pairs": "those of all pairs with the same solver",
     "seconds": "building the costs of all pairs, which every method is given",
 }
+# Extrapolation beyond would be idle.
+_FARTHEST = 1000
 # Differences of objectives that are rounding.
 _EQUAL = 1e-9
 
@@ -126,8 +128,40 @@ def answers(result: StudyResult) -> list[str]:
     """Returns the answers of the study, a paragraph each, from its figures."""
     if not result.rows:
         return ["No size was measured."]
-    parts = [_growth(result), _barycenter_time(result), _barycenter_objective(result), _rounds(result), _front(result)]
+    parts = [
+        _short(result),
+        _growth(result),
+        _barycenter_time(result),
+        _barycenter_objective(result),
+        _rounds(result),
+        _front(result),
+    ]
     return [part for part in parts if part]
+
+
+def _short(result: StudyResult) -> str:
+    """Returns whether a star, or the barycenter, is cheaper than all pairs, and what that costs in objective."""
+    stars = {name: line(result, name, "graphs") for name in (CHEAPEST, BARYCENTER)}
+    if not stars[CHEAPEST]:
+        return ""
+    graphs = [row.graphs for row in stars[CHEAPEST]]
+    text = f"In short, against {SAME_SOLVER} (n = {result.study.usual_nodes}, m = {_numbers(graphs)}):"
+    parts = []
+    for name, rows in stars.items():
+        others = line(result, SAME_SOLVER, "graphs")
+        ratios = [_ratio(mine.seconds, theirs.seconds) for mine, theirs in zip(rows, others, strict=True)]
+        changes = [_change(mine, theirs) for mine, theirs in zip(rows, others, strict=True)]
+        first = break_even(result, name, SAME_SOLVER)
+        when = "is not cheaper at the largest m" if first is None else f"is cheaper from m = {first} on"
+        parts.append(
+            f" {name} {when} ({_extent(ratios)} times the time) and changes the objective by "
+            f"{_signed(changes[-1])} at m = {graphs[-1]} ({_signed(min(changes))} to {_signed(max(changes))})"
+        )
+    return text + ";".join(parts) + ". Positive changes are for the worse."
+
+
+def _extent(values: Sequence[float]) -> str:
+    return f"{min(values):.2g} to {max(values):.2g}"
 
 
 def _growth(result: StudyResult) -> str:
@@ -162,8 +196,9 @@ def _share(result: StudyResult) -> str:
     share = min(_ratio(costs.arms, rows[-1].seconds), 1.0)
     times = _ratio(costs.pairs, costs.arms)
     return (
-        f" At {size} its quadratic problems are {100 * share:.0f} % of the time of {STAR}; the rest prices the answer "
-        f"on all pairs. The problems of all pairs, {rows[-1].graphs / 2:g} times as many, take {times:.2g} times as long."
+        f" At {size} its quadratic problems are {100 * share:.0f} % of the time of {STAR}; the rest prices the "
+        f"answer on all pairs. The problems of all pairs, {rows[-1].graphs / 2:g} times as many, take {times:.2g} "
+        "times as long."
     )
 
 
@@ -183,13 +218,22 @@ def _barycenter_time(result: StudyResult) -> str:
         elif first is not None:
             text += f" It is faster than {other} from m = {first} on; {at}."
         else:
-            where = crossing(exponent(result, BARYCENTER, "graphs"), exponent(result, other, "graphs"))
-            text += f" It is not faster than {other} at the largest m: {at}"
-            if where is None or where > 1e4:
-                text += "; the fits do not cross below m = 10000."
-            else:
-                text += f"; extrapolated, the fits cross at m = {where:.0f}."
+            fits = exponent(result, BARYCENTER, "graphs"), exponent(result, other, "graphs")
+            text += f" It is not faster than {other} at the largest m: {at}; {_crossing_words(*fits)}."
     return text
+
+
+def _crossing_words(mine: Fit | None, theirs: Fit | None) -> str:
+    if mine is None or theirs is None:
+        return "one size allows no extrapolation"
+    # Two standard errors; two points have none.
+    error = 2 * math.hypot(mine.standard_error or 0.0, theirs.standard_error or 0.0)
+    if abs(mine.exponent - theirs.exponent) <= error:
+        return "the exponents are too close, for their errors, to say where it would be"
+    where = crossing(mine, theirs)
+    if where is None or where > _FARTHEST:
+        return f"the fits do not cross below m = {_FARTHEST}"
+    return f"extrapolated, the fits cross at m = {where:.0f}"
 
 
 def _barycenter_objective(result: StudyResult) -> str:
