@@ -161,7 +161,7 @@ def _short(result: StudyResult) -> str:
 
 
 def _extent(values: Sequence[float]) -> str:
-    return f"{min(values):.2g} to {max(values):.2g}"
+    return f"{min(values):.3g} to {max(values):.3g}"
 
 
 def _growth(result: StudyResult) -> str:
@@ -196,9 +196,9 @@ def _share(result: StudyResult) -> str:
     share = min(_ratio(costs.arms, rows[-1].seconds), 1.0)
     times = _ratio(costs.pairs, costs.arms)
     return (
-        f" At {size} its quadratic problems are {100 * share:.0f} % of the time of {STAR}; the rest prices the "
-        f"answer on all pairs. The problems of all pairs, {rows[-1].graphs / 2:g} times as many, take {times:.2g} "
-        "times as long."
+        f" At {size} the quadratic problems of the star are {100 * share:.0f} % of the time of {STAR}; the rest "
+        f"prices the answer on all pairs. The problems of all pairs, {rows[-1].graphs / 2:g} times as many, take "
+        f"{times:.3g} times as long."
     )
 
 
@@ -212,7 +212,7 @@ def _barycenter_time(result: StudyResult) -> str:
     for other in (ALL_PAIRS, SAME_SOLVER, BEST):
         first = break_even(result, BARYCENTER, other)
         ratio = _ratio(rows[-1].seconds, line(result, other, "graphs")[-1].seconds)
-        at = f"at m = {rows[-1].graphs} it takes {ratio:.2g} times as long"
+        at = f"at m = {rows[-1].graphs} it takes {ratio:.3g} times as long"
         if first == rows[0].graphs:
             text += f" It is faster than {other} at every m; {at}."
         elif first is not None:
@@ -249,11 +249,10 @@ def _barycenter_objective(result: StudyResult) -> str:
             last += f" ({_signed(min(changes))} to {_signed(max(changes))} over all m)"
         parts.append(f" against {other} {last}")
     text += ";".join(parts) + "."
-    large = _largest(line(result, BARYCENTER, "nodes"), "nodes", result.study.usual_nodes)
-    if large is not None:
+    for large in _larger(result):
         others = [(name, _same_size(result, name, large)) for name in (ALL_PAIRS, BEST)]
         found = ", ".join(
-            f"{_signed(_change(large, row))} against {name} in {_ratio(large.seconds, row.seconds):.2g} times its time"
+            f"{_signed(_change(large, row))} against {name} in {_ratio(large.seconds, row.seconds):.3g} times its time"
             for name, row in others
         )
         text += f" At n = {large.nodes}, m = {large.graphs}: {found}."
@@ -296,8 +295,11 @@ def _front(result: StudyResult) -> str:
     return text + f" At the largest, m = {chosen[0]}, n = {chosen[1]}: {kept}."
 
 
-def _largest(rows: list[Row], axis: str, usual: int) -> Row | None:
-    return rows[-1] if rows and getattr(rows[-1], axis) != usual else None
+def _larger(result: StudyResult) -> list[Row]:
+    """Returns the rows of the barycenter with the most nodes, where that is more than the usual number."""
+    most = max(row.nodes for row in result.rows)
+    rows = [row for row in result.rows if row.method == BARYCENTER and row.nodes == most]
+    return sorted(rows, key=lambda row: row.graphs) if most > result.study.usual_nodes else []
 
 
 def _same_size(result: StudyResult, method: str, row: Row) -> Row:
