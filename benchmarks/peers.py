@@ -20,7 +20,7 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def build_pylibmgm(instance: Instance) -> Any:
+def build_pylibmgm(instance: Instance, graphs: tuple[int, int] = (0, 1)) -> Any:
     """Returns the model that pylibmgm solves: it wants one Python call per assignment and per pair of assignments.
 
     A pair of assignments may come from several pairs of edges; pylibmgm takes each once, so their costs are summed. It
@@ -34,7 +34,7 @@ def build_pylibmgm(instance: Instance) -> Any:
     pairs, place = np.unique(codes.ravel(), return_inverse=True)
     costs = np.bincount(place.ravel(), instance.quadratic_costs.ravel())
     first, second = np.divmod(pairs, n1 * n2)
-    model = mgm.GmModel(mgm.Graph(0, n1), mgm.Graph(1, n2), n1 * n2, len(pairs))
+    model = mgm.GmModel(mgm.Graph(graphs[0], n1), mgm.Graph(graphs[1], n2), n1 * n2, len(pairs))
     for (node1, node2), cost in np.ndenumerate(instance.unary_costs):
         model.add_assignment(node1, node2, cost - reward)
     for pair in zip(first.tolist(), second.tolist(), costs.tolist(), strict=True):
