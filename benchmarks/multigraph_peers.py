@@ -115,7 +115,7 @@ OURS = [
 PEERS = [
     _pylibmgm("DEFAULT"),
     _pylibmgm("EXHAUSTIVE"),
-    _pygmtools("cao", _affinity_matrices, lambda pygm, model: pygm.cao(model, backend="pytorch"), largest=12),
+    _pygmtools("cao", _affinity_matrices, lambda pygm, model: pygm.cao(model, backend="pytorch"), largest=8),
     _pygmtools("mgm_floyd", _affinity_matrices, lambda pygm, model: pygm.mgm_floyd(model, backend="pytorch")),
     _pygmtools("gamgm", _graphs, _gamgm),
 ]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import alignment, keypoint_report, qap_dense_report, qap_report
+from benchmarks import alignment, keypoint_report, multigraph_report, qap_dense_report, qap_report
 from benchmarks.machine import RESULTS
 from benchmarks.output import write_text
 from benchmarks.tables import Row, find, milliseconds, number, percent, table, values
@@ -128,6 +128,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "qap-dense": ("Dense quadratic assignment: QAPLIB", qap_dense_report.qaplib),
     "qap-dense-generated": ("Dense quadratic assignment: generated problems", qap_dense_report.generated),
     "qap-dense-bounds": ("Dense quadratic assignment: bounds", qap_dense_report.bounds),
+    "multigraph": ("Several graphs at once", multigraph_report.section),
     "lap": ("Linear assignment", _lap),
     "gradients": ("Gradients through the matching", _gradients),
     "gradients-samples": ("Many samples", _samples),
