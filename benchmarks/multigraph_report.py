@@ -168,9 +168,7 @@ def _set_table(answers: list[_Answer], solvers: list[str]) -> str:
                 continue
             excess = [answer.excess for answer in own if answer.consistent]
             found = MISSING if not excess else "0" if mean(excess) <= 100 * _ROUNDING else number(mean(excess), 2)
-            solve, build = (
-                number(1000 * median(getattr(each, part) for each in own), 2) for part in ("solve", "build")
-            )
+            solve, build = (number(1000 * median(getattr(each, part) for each in own)) for part in ("solve", "build"))
             broken = len(own) - len(excess)
             least = f"; {broken} inconsistent, {min(answer.consistency for answer in own):.3f}" if broken else ""
             cells.append(f"{found}: {solve} + {build}{least}")
