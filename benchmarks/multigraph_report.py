@@ -95,6 +95,8 @@ def section(rows: list[Row]) -> str:
         "Every set: mean excess of consistent answers in %, milliseconds to solve + to build the model (median over "
         "the seeds); how many answers are inconsistent, and the least consistency, where any is."
     )
+    loads = [row["extra_info"]["load"] for row in rows]
+    text += f" Load of the machine when the rows began: {min(loads)} to {max(loads)}."
     parts = [text, _summary(answers), picture, _solver_table(answers, solvers)]
     parts += [by_set, _set_table(answers, solvers), _threads(rows)]
     return "\n\n".join(part for part in parts if part)
