@@ -29,8 +29,8 @@ class AllPairs:
     `synchronize_matchings` ("spectral" up to 1000 nodes in all).
 
     Guarantee: matchings are consistent; `pair_bounds` are those of the solver, so that pairs that are consistent
-    already, with closed gaps, are certified to be optimal. Deterministic. Cost: m (m - 1) / 2 quadratic problems in one
-    native call, then m + 3 evaluations of the objective.
+    already, with closed gaps, are certified to be optimal. Deterministic for a number of torch threads: eigenvectors
+    depend on it. Cost: m (m - 1) / 2 quadratic problems in one native call, then m + 3 evaluations of the objective.
 
     Args:
         solver: Solver of the pairs; None = a hasty one.

@@ -24,7 +24,8 @@ class Synchronize:
 
     Guarantee: matchings are consistent; `pair_bounds` are those of the solver. If the pairs are consistent already they
     are the answer of "cliques". Where the labels match forbidden nodes or leave a complete problem incomplete, they
-    are changed as little as possible. Deterministic. Cost: m (m - 1) / 2 quadratic problems in one native call;
+    are changed as little as possible. Deterministic; "spectral" for a number of torch threads, which
+    eigenvectors round by. Cost: m (m - 1) / 2 quadratic problems in one native call;
     "cliques" O(m^3 n) after that, "spectral" O((m n)^3).
 
     Args:
