@@ -17,20 +17,17 @@ from graphmatch.multigraph.synchronization import Synchronization
 from graphmatch.multigraph.synchronize import synchronization_of
 from graphmatch.solvers import Solver
 
-# Eigenvectors of more nodes take longer than all the rest.
-_SPECTRAL_NODES = 1000
-
 
 @dataclass(frozen=True)
 class AllPairs:
     """Multi-graph method: all pairs solved each on its own, then the cheapest consistent labels made from them.
 
-    The candidates: each graph as pivot, over which all others are matched, and the labels of each kind of
-    `synchronize_matchings` ("spectral" up to 1000 nodes in all).
+    The candidates: each graph as pivot, over which all others are matched, and the labels of `synchronize_matchings` of
+    the kinds "cliques" and "projected_power".
 
     Guarantee: matchings are consistent; `pair_bounds` are those of the solver, so that pairs that are consistent
-    already, with closed gaps, are certified to be optimal. Deterministic for a number of torch threads: eigenvectors
-    depend on it. Cost: m (m - 1) / 2 quadratic problems in one native call, then m + 3 evaluations of the objective.
+    already, with closed gaps, are certified to be optimal. Deterministic. Cost: m (m - 1) / 2 quadratic problems in one
+    native call, then m + 2 evaluations of the objective.
 
     Args:
         solver: Solver of the pairs; None = a hasty one.
@@ -63,8 +60,6 @@ class AllPairs:
         labels = synchronization.cliques
         if not torch.equal(matchings_of_labels(labels, problem.pairs)[:, : matched.shape[1]], matched):
             kinds = [labels, synchronization.projected_power()]
-            if int(problem.node_counts.sum()) <= _SPECTRAL_NODES:
-                kinds.append(synchronization.spectral())
             labels = torch.cat([torch.stack(kinds), _pivot_labels(problem, synchronization)])
         else:
             labels = labels[None]
