@@ -43,14 +43,3 @@ def test_contradicting_pairs_become_consistent_at_a_price(make_multigraph: Make)
     assert result.consistency == 1.0
     assert result.objective > float(result.pairwise.objective.sum())
     assert result.lower_bound == pytest.approx(float(result.pairwise.objective.sum()))
-
-
-def test_many_nodes_do_without_eigenvectors(monkeypatch, make_multigraph: Make):
-    monkeypatch.setattr("graphmatch.multigraph.all_pairs._SPECTRAL_NODES", 5)
-
-    def refuse(self: object) -> torch.Tensor:
-        raise AssertionError("too many nodes for eigenvectors")
-
-    monkeypatch.setattr("graphmatch.multigraph.synchronization.Synchronization.spectral", refuse)
-    result = gm.AllPairs().solve(make_multigraph(0, [3, 3, 3]))
-    assert result.consistency_before < 1
