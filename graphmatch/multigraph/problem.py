@@ -13,7 +13,7 @@ from graphmatch import _check
 from graphmatch.affinity import cosine_affinity, edge_features
 from graphmatch.batch import stack_problems
 from graphmatch.graphs import Graph
-from graphmatch.problem import LawlerProblem
+from graphmatch.problem import LawlerProblem, made_of
 
 _WHERE = "MultiGraphProblem"
 
@@ -147,6 +147,36 @@ class MultiGraphProblem:
             for a, b in combinations(range(len(graphs)), 2)
         }
         return cls.from_pairs(problems, universe_size)
+
+    def to_pairs(self) -> dict[tuple[int, int], LawlerProblem]:
+        """Returns the problem of each pair by its graphs, a batch of one without padding: the inverse of `from_pairs`.
+
+        Example:
+            >>> import torch, graphmatch as gm
+            >>> graphs = [gm.complete_graph(torch.rand(nodes, 2)) for nodes in (2, 3)]
+            >>> problem = gm.MultiGraphProblem.from_graphs(graphs, unmatched_cost=0.0)
+            >>> gm.io.write_multigraph_dd("two.dd", problem.to_pairs())
+            >>> gm.MultiGraphProblem.from_pairs(gm.io.read_multigraph_dd("two.dd")).node_counts
+            tensor([2, 3])
+        """
+        costs = self.costs
+        problems = {}
+        for place, (first, second) in enumerate(self.pairs.tolist()):
+            n1, n2, e1, e2 = (
+                (*costs.unary_costs.shape[1:], *costs.quadratic_costs.shape[1:])
+                if costs.sizes is None
+                else costs.sizes[place].tolist()
+            )
+            problems[first, second] = made_of(
+                LawlerProblem,
+                unary_costs=costs.unary_costs[place : place + 1, :n1, :n2],
+                quadratic_costs=costs.quadratic_costs[place : place + 1, :e1, :e2],
+                edges1=costs.edges1[place : place + 1, :e1],
+                edges2=costs.edges2[place : place + 1, :e2],
+                sizes=None,
+                unmatched_cost=costs.unmatched_cost,
+            )
+        return problems
 
     @property
     def graph_count(self) -> int:

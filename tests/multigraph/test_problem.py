@@ -230,3 +230,19 @@ def test_consistency_before_is_that_of_the_pairs(make_multigraph: Make):
     assert expected < 1
     assert math.isnan(replace(result, pairwise=None).consistency_before)
     torch.testing.assert_close(result.pair_bounds, pairwise.lower_bound)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    counts=st.lists(st.integers(0, 4), min_size=2, max_size=4),
+    missing=st.sampled_from([0.0, 0.5]),
+)
+def test_files_keep_problems(seed: int, counts: list[int], missing: float, make_multigraph: Make, tmp_path_factory):
+    problem = make_multigraph(seed, counts, unmatched_cost=0.0, missing=missing)
+    path = tmp_path_factory.mktemp("several") / "graphs.dd.xz"
+    gm.io.write_multigraph_dd(path, problem.to_pairs())
+    back = gm.MultiGraphProblem.from_pairs(gm.io.read_multigraph_dd(path))
+    assert torch.equal(back.pairs, problem.pairs)
+    assert torch.equal(back.node_counts, problem.node_counts)
+    labels = gm.SequentialConstruction().solve(problem).labels
+    torch.testing.assert_close(evaluate_labels(back, labels), evaluate_labels(problem, labels))

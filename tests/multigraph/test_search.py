@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +125,32 @@ def test_time_limits_end_the_search():
     assert time.monotonic() - start < 20  # a loose limit, for loaded machines: without one it takes minutes
     assert result.consistency == 1.0
     assert result.lower_bound <= result.objective < 0
+
+
+INTERRUPTED = """
+import torch, graphmatch as gm
+graphs = [gm.knn_graph(torch.randn(30, 3, generator=torch.Generator().manual_seed(k)), 5) for k in range(8)]
+problem = gm.MultiGraphProblem.from_graphs(graphs)
+print("started", flush=True)
+try:
+    gm.Best(starts=100_000, agreement=100_000).solve(problem)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_stops_a_long_search():
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "started\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=1)
+        child.send_signal(signal.SIGINT)
+        try:
+            output, _ = child.communicate(timeout=30)  # to the end it would take hours
+        finally:
+            child.kill()
+    assert output == "interrupted\n"
 
 
 def test_proven_answers_are_optimal():
