@@ -23,18 +23,20 @@ class MultiGraphMethod(Protocol):
 _FEW_PAIRS = 28  # of 8 graphs: more of them confirm each other, and need less care
 
 
-def pair_solver(pairs: int = 1, threads: int | None = None, on_cpu: bool = False) -> Solver:
+def pair_solver(
+    pairs: int = 1, threads: int | None = None, on_cpu: bool = False, time_limit: float | None = None
+) -> Solver:
     """Returns the solver of so many pairs: quick, since what it misses is found together with the other graphs."""
     if pairs > _FEW_PAIRS:
-        return DualAscent(max_iterations=10, threads=threads, keep_state=False, on_cpu=on_cpu)
-    return Portfolio(effort=0.05, max_iterations=15, threads=threads, keep_state=False, on_cpu=on_cpu)
+        return DualAscent(max_iterations=10, threads=threads, keep_state=False, on_cpu=on_cpu, time_limit=time_limit)
+    return Portfolio(
+        effort=0.05, max_iterations=15, threads=threads, keep_state=False, on_cpu=on_cpu, time_limit=time_limit
+    )
 
 
-def solve_pairs(
-    problem: MultiGraphProblem, solver: Solver | None, threads: int | None = None, on_cpu: bool = False
-) -> MatchResult:
-    """Returns all pairs solved each on its own, in one native call; the options are those of the default solver."""
-    return solve(problem.costs, pair_solver(len(problem.pairs), threads, on_cpu) if solver is None else solver)
+def solve_pairs(problem: MultiGraphProblem, solver: Solver | None) -> MatchResult:
+    """Returns all pairs solved each on its own, in one native call."""
+    return solve(problem.costs, pair_solver(len(problem.pairs)) if solver is None else solver)
 
 
 def check_problem(where: str, problem: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from graphmatch import _check
 from graphmatch.multigraph.agreement import pair_support, spanning_merges, tree_labels
-from graphmatch.multigraph.base import check_problem, solve_pairs
+from graphmatch.multigraph.base import check_problem, pair_solver, solve_pairs
 from graphmatch.multigraph.native_search import NativeSearch, sequential_merges
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import MultiGraphResult, result_of_labels
@@ -39,7 +40,8 @@ class Best:
         max_iterations: Of its dual ascent.
         seed: Of the random choices.
         max_gap: Relative gap that counts as optimal.
-        time_limit: Seconds for the search, that of the pairs not counted; None = no limit.
+        time_limit: Seconds, at most half of them for the pairs (a `solver` of yours has its own limit); None = no
+            limit. Building the tables and one start are always done.
         threads: None = `torch.get_num_threads()`; the answer does not depend on it.
         on_cpu: Accept costs on other devices by copying them to the CPU.
 
@@ -79,7 +81,12 @@ class Best:
     def solve(self, problem: MultiGraphProblem) -> MultiGraphResult:
         """Returns consistent matchings with the sum of the bounds of all pairs."""
         check_problem("Best", problem)
-        pairwise = solve_pairs(problem, self.solver, self.threads, self.on_cpu)
+        start = time.monotonic()
+        half = None if self.time_limit is None else self.time_limit / 2
+        solver = (
+            pair_solver(len(problem.pairs), self.threads, self.on_cpu, half) if self.solver is None else self.solver
+        )
+        pairwise = solve_pairs(problem, solver)
         assignment = pairwise.assignment.cpu()
         support, agree = pair_support(assignment, problem)
         tree = spanning_merges(support)
@@ -90,7 +97,7 @@ class Best:
             self.effort,
             self.max_iterations,
             self.seed,
-            self.time_limit,
+            None if self.time_limit is None else max(self.time_limit - (time.monotonic() - start), 1e-3),
             self.threads,
             self.on_cpu,
             self._agreement(problem),
