@@ -33,7 +33,8 @@ class Best:
     Args:
         starts: Limit of starts.
         agreement: How often the cheapest answer must come; None = twice, or 4 times where there are at most 32 nodes in
-            all.
+            all, or 3 times where there are at most 64 that may stay unmatched. More is safer where many answers are
+            nearly as cheap.
         solver: Of the pairs; None is a quick `Portfolio`. The bound is as good as this solver's bounds.
         sweeps: Of each local search.
         effort: Of the `Portfolio` that solves single problems.
@@ -110,7 +111,10 @@ class Best:
     def _agreement(self, problem: MultiGraphProblem) -> int:
         if self.agreement is not None:
             return self.agreement
-        return 4 if int(problem.node_counts.sum()) <= _SMALL else 2
+        nodes = int(problem.node_counts.sum())
+        if nodes <= _SMALL:
+            return 4
+        return 3 if nodes <= 2 * _SMALL and not problem.is_limited else 2
 
     def _random_merges(self, graphs: int) -> list[Tensor]:
         random = torch.Generator().manual_seed(self.seed)
