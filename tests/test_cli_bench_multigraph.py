@@ -22,6 +22,7 @@ from graphmatch.studies.multigraph import (
     BARYCENTER,
     BEST,
     CHEAPEST,
+    GRAPH,
     METHODS,
     SAME_SOLVER,
     STAR,
@@ -91,11 +92,12 @@ def test_every_method_has_the_same_problems(result: StudyResult):
         rows = {row.method: row for row in result.rows if (row.graphs, row.nodes) == size}
         assert set(rows) == set(METHODS)
         for place in range(STUDY.repetitions):
-            problem, planted = multigraph._problem(STUDY, *size, place)
+            copies, planted = multigraph._copies(STUDY, *size, place)
+            problem = gm.MultiGraphProblem.from_graphs(copies)
             bound = gm.AllPairs().solve(problem).lower_bound
             lowest = min(row.objective[place] for row in rows.values())
             for name, make in METHODS.items():
-                found, row = make().solve(problem), rows[name]
+                found, row = make(copies, STUDY.neighbours).solve(problem), rows[name]
                 assert row.objective[place] == pytest.approx(found.objective, rel=1e-12)
                 assert row.accuracy[place] == accuracy(found, planted)
                 assert row.excess[place] == pytest.approx((found.objective - lowest) / abs(lowest), abs=1e-12)
@@ -256,6 +258,17 @@ def test_methods_that_are_beaten_are_not_in_front():
     front = [row.method for row in multigraph_scaling.undominated(rows)]
     assert front == [STAR, BEST]
     assert f"Not beaten in both time and objective, of 4 sizes: {STAR} 4" in multigraph_scaling.answers(found)[5]
+
+
+def test_a_barycenter_graph_is_compared_with_the_costs_of_all_pairs_included():
+    """100 m against m^2 / 2 and m^2 for the costs: equal at m = 67, and 10 m at m = 6.7."""
+    text = multigraph_scaling.answers(invented({GRAPH: lambda m: 100.0 * m, ALL_PAIRS: lambda m: m * m / 2}))[6]
+    assert f"it is not cheaper at the largest m than {ALL_PAIRS}, 2.08 times the time at m = 32" in text
+    quick = {GRAPH: lambda m: 10.0 * m, ALL_PAIRS: lambda m: m * m / 2}
+    text = multigraph_scaling.answers(invented(quick, {GRAPH: -99.0}))[6]
+    assert f"it is cheaper from m = 8 on than {ALL_PAIRS}, 0.208 times the time at m = 32 (0.208 to 1.67" in text
+    assert "changes the objective by +1 % (+1 % to +1 %)" in text
+    assert "cheaper from m = 4 on" in multigraph_scaling.answers(invented({GRAPH: lambda m: 1.0 * m}))[6]
 
 
 def test_prints_tables(capsys: pytest.CaptureFixture, at_once: list[MultiGraphStudy]):

@@ -20,6 +20,7 @@ from typing import TypeVar
 import torch
 
 from graphmatch import _check
+from graphmatch.graphs import Graph
 from graphmatch.multigraph import (
     AllPairs,
     Best,
@@ -33,21 +34,26 @@ from graphmatch.multigraph import (
 from graphmatch.multigraph.base import pair_solver
 from graphmatch.problem import LawlerProblem
 from graphmatch.solve import solve
-from graphmatch.studies.multigraph_problems import accuracy, memory_needed, planted_problem
+from graphmatch.studies.barycenter_match import BarycenterGraph
+from graphmatch.studies.multigraph_problems import accuracy, memory_needed, planted_copies
 
 GRAPHS = (3, 4, 6, 8, 12, 16, 24, 32)
 NODES = (8, 16, 32, 64)
 STAR, CHEAPEST, BARYCENTER = "Star(0)", "Star()", "Star('barycenter')"
 ALL_PAIRS, SAME_SOLVER = "AllPairs()", "AllPairs(star's solver)"
 SYNCHRONIZE, BEST = "Synchronize('cliques')", "Best()"
-METHODS: dict[str, Callable[[], MultiGraphMethod]] = {
-    STAR: partial(Star, 0),
-    CHEAPEST: Star,
-    BARYCENTER: partial(Star, "barycenter"),
-    ALL_PAIRS: AllPairs,
-    SAME_SOLVER: lambda: AllPairs(solver=pair_solver()),
-    SYNCHRONIZE: partial(Synchronize, "cliques"),
-    BEST: Best,
+# Makes costs of its own, which are in its time; all others are given those of all pairs.
+GRAPH = "barycenter graph"
+# Of the graphs and the edges that leave each node.
+METHODS: dict[str, Callable[[list[Graph], int], MultiGraphMethod]] = {
+    STAR: lambda graphs, neighbours: Star(0),
+    CHEAPEST: lambda graphs, neighbours: Star(),
+    BARYCENTER: lambda graphs, neighbours: Star("barycenter"),
+    GRAPH: BarycenterGraph,
+    ALL_PAIRS: lambda graphs, neighbours: AllPairs(),
+    SAME_SOLVER: lambda graphs, neighbours: AllPairs(solver=pair_solver()),
+    SYNCHRONIZE: lambda graphs, neighbours: Synchronize("cliques"),
+    BEST: lambda graphs, neighbours: Best(),
 }
 _T = TypeVar("_T")
 # A call that takes less is repeated, for the clock and the caches.
@@ -133,7 +139,7 @@ class Row:
         graphs: Number of graphs m.
         nodes: Number of nodes n of each.
         method: As it is called.
-        seconds: Of the method, the costs given.
+        seconds: Of the method, the costs given, but for "barycenter graph", which makes its own.
         objective: Total cost.
         excess: Relative excess of the objective over the lowest that any method found.
         gap: Relative gap between the objective and the highest bound that any method proved.
@@ -302,19 +308,18 @@ def _threads(wanted: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _problem(
-    study: MultiGraphStudy, graphs: int, nodes: int, repetition: int
-) -> tuple[MultiGraphProblem, torch.Tensor]:
+def _copies(study: MultiGraphStudy, graphs: int, nodes: int, repetition: int) -> tuple[list[Graph], torch.Tensor]:
     # The same for all numbers of graphs, so that problems of more graphs contain those of fewer.
     seed = (study.seed << 30) + 1009 * nodes + repetition
-    return planted_problem(graphs, nodes, study.noise, study.features, study.neighbours, seed)
+    return planted_copies(graphs, nodes, study.noise, study.features, study.neighbours, seed)
 
 
 def _first_calls(study: MultiGraphStudy) -> None:
     """Loads what is loaded at the first call, so that it is in no time."""
-    problem, _ = _problem(study, 3, 4, 0)
+    copies, _ = _copies(study, 3, 4, 0)
+    problem = MultiGraphProblem.from_graphs(copies)
     for make in METHODS.values():
-        solve_multigraph(problem, make())
+        solve_multigraph(problem, make(copies, study.neighbours))
 
 
 def _size(
@@ -325,15 +330,16 @@ def _size(
     found: dict[str, list[tuple[float, MultiGraphResult]]] = {name: [] for name in METHODS}
     right: dict[str, list[float]] = {name: [] for name in METHODS}
     for repetition in range(repetitions):
+        copies, planted = _copies(study, graphs, nodes, repetition)
         begun = time.perf_counter()
-        problem, planted = _problem(study, graphs, nodes, repetition)
+        problem = MultiGraphProblem.from_graphs(copies)
         parts["seconds"].append(time.perf_counter() - begun)
         show(repetition / repetitions, f"pairs alone, problem {repetition + 1}")
         for part, costs in (("arms", _arms(problem)), ("pairs", problem.costs)):
             parts[part].append(_timed(partial(solve, costs, pair_solver()))[0])
         for place, (name, make) in enumerate(METHODS.items()):
             show((repetition + place / len(METHODS)) / repetitions, f"{name}, problem {repetition + 1}")
-            found[name].append(_timed(partial(solve_multigraph, problem, make())))
+            found[name].append(_timed(partial(solve_multigraph, problem, make(copies, study.neighbours))))
             right[name].append(accuracy(found[name][-1][1], planted))
     results = {name: [result for _, result in both] for name, both in found.items()}
     problems = range(repetitions)

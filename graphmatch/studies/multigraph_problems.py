@@ -8,7 +8,7 @@ from math import comb
 import torch
 from torch import Tensor
 
-from graphmatch.graphs import knn_graph
+from graphmatch.graphs import Graph, knn_graph
 from graphmatch.multigraph import MultiGraphProblem, MultiGraphResult
 
 _FLOAT, _DOUBLE = 4, 8
@@ -38,6 +38,14 @@ def planted_problem(
         >>> problem.graph_count, planted.shape
         (3, torch.Size([3, 5]))
     """
+    copies, planted = planted_copies(graphs, nodes, noise, features, neighbours, seed)
+    return MultiGraphProblem.from_graphs(copies), planted
+
+
+def planted_copies(
+    graphs: int, nodes: int, noise: float, features: int, neighbours: int, seed: int
+) -> tuple[list[Graph], Tensor]:
+    """Returns the graphs of `planted_problem` and which point each node is a copy of; the same arguments."""
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(nodes, features, generator=generator)
     copies, planted = [], []
@@ -45,7 +53,7 @@ def planted_problem(
         order = torch.randperm(nodes, generator=generator)
         copies.append(knn_graph((points + noise * torch.randn(points.shape, generator=generator))[order], neighbours))
         planted.append(order)
-    return MultiGraphProblem.from_graphs(copies), torch.stack(planted)
+    return copies, torch.stack(planted)
 
 
 def accuracy(result: MultiGraphResult, planted: Tensor) -> float:

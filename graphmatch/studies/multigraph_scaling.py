@@ -12,6 +12,7 @@ from graphmatch.studies.multigraph import (
     BARYCENTER,
     BEST,
     CHEAPEST,
+    GRAPH,
     METHODS,
     SAME_SOLVER,
     STAR,
@@ -135,6 +136,7 @@ def answers(result: StudyResult) -> list[str]:
         _barycenter_objective(result),
         _rounds(result),
         _front(result),
+        _barycenter_graph(result),
     ]
     return [part for part in parts if part]
 
@@ -293,6 +295,39 @@ def _front(result: StudyResult) -> str:
         for row in undominated(rows)
     )
     return text + f" At the largest, m = {chosen[0]}, n = {chosen[1]}: {kept}."
+
+
+def _barycenter_graph(result: StudyResult) -> str:
+    """Returns from how many graphs on a barycenter graph is cheaper than all pairs, with the costs that each needs."""
+    rows, others = (line(result, name, "graphs") for name in (GRAPH, ALL_PAIRS))
+    if not rows:
+        return ""
+    ratios = [_ratio(mine.seconds, _with_costs(result, row)) for mine, row in zip(rows, others, strict=True)]
+    slower = [place for place, ratio in enumerate(ratios) if ratio >= 1]
+    if slower and slower[-1] == len(rows) - 1:
+        when = "not cheaper at the largest m"
+    else:
+        when = f"cheaper from m = {rows[slower[-1] + 1 if slower else 0].graphs} on"
+    changes = [_change(mine, theirs) for mine, theirs in zip(rows, others, strict=True)]
+    text = (
+        f"The {GRAPH}: m problems at a time, whatever the number of pairs. With the costs that each needs (n = "
+        f"{result.study.usual_nodes}) it is {when} than {ALL_PAIRS}, {ratios[-1]:.3g} times the time at m = "
+        f"{rows[-1].graphs} ({_extent(ratios)} over all m), and changes the objective by {_signed(changes[-1])} "
+        f"({_signed(min(changes))} to {_signed(max(changes))})."
+    )
+    for large in _larger(result):
+        mine, theirs = (_same_size(result, name, large) for name in (GRAPH, ALL_PAIRS))
+        ratio = _ratio(mine.seconds, _with_costs(result, theirs))
+        size = f"n = {large.nodes}, m = {large.graphs}"
+        text += f" At {size}: {ratio:.3g} times the time, objective {_signed(_change(mine, theirs))}."
+    return text
+
+
+def _with_costs(result: StudyResult, row: Row) -> list[float]:
+    """Returns the seconds of a method and of building the costs of all pairs."""
+    size = row.graphs, row.nodes
+    (costs,) = (each for each in result.costs if (each.graphs, each.nodes) == size)
+    return [own + given for own, given in zip(row.seconds, costs.seconds, strict=True)]
 
 
 def _larger(result: StudyResult) -> list[Row]:
