@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,14 +62,27 @@ def _build_pylibmgm(case: MultigraphCase) -> Any:
     return model
 
 
-def _pylibmgm(level: str) -> Entrant:
+def _pylibmgm(level: str, threads: int = 1) -> Entrant:
     def solve(case: MultigraphCase, model: Any) -> Answer:
         mgm = importlib.import_module("pylibmgm")
+        chosen = getattr(mgm.solver.OptimizationLevel, level)
+        mgm.omp_set_num_threads(threads)
+        if threads == 1:
+            solution = mgm.solver.solve_mgm(model, chosen)
+        else:
+            solution = mgm.solver.solve_mgm_parallel(model, chosen, threads)
+        # The number holds for all packages that share the runtime of OpenMP, PyTorch among them.
         mgm.omp_set_num_threads(1)
-        labeling = mgm.solver.solve_mgm(model, getattr(mgm.solver.OptimizationLevel, level)).labeling()
-        return Answer(np.stack([np.asarray(labeling[pair], dtype=np.int64) for pair in case.instances]))
+        labeling = solution.labeling()
+        return Answer(np.stack([_numbers(labeling[pair]) for pair in case.instances]))
 
-    return Entrant(f"pylibmgm {level}", _build_pylibmgm, solve, "pylibmgm", rounds=2)
+    name = f"pylibmgm {level}" + (f", {threads} threads" if threads > 1 else "")
+    return Entrant(name, _build_pylibmgm, solve, "pylibmgm", rounds=2)
+
+
+def _numbers(labels: Sequence[int | None]) -> np.ndarray:
+    """Returns labels with -1 for None: a node that is left unmatched."""
+    return np.array([-1 if label is None else label for label in labels], dtype=np.int64)
 
 
 def _graphs(case: MultigraphCase) -> tuple[Tensor, Tensor]:
@@ -113,8 +126,10 @@ OURS = [
     _graphmatch("LocalSearch", gm.LocalSearch(threads=1)),
 ]
 PEERS = [
+    _pylibmgm("FAST"),
     _pylibmgm("DEFAULT"),
     _pylibmgm("EXHAUSTIVE"),
+    _pylibmgm("EXHAUSTIVE", threads=2),
     _pygmtools("cao", _affinity_matrices, lambda pygm, model: pygm.cao(model, backend="pytorch"), largest=8),
     _pygmtools("mgm_floyd", _affinity_matrices, lambda pygm, model: pygm.mgm_floyd(model, backend="pytorch")),
     _pygmtools("gamgm", _graphs, _gamgm),
