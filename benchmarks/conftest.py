@@ -11,8 +11,6 @@ from typing import Any
 # Before numpy and torch load their libraries.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Threads that wait in a loop take cores from those they wait for: 7 times as long on a machine with other work.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
