@@ -91,8 +91,10 @@ struct MultigraphArguments {
 struct Progress {
   double cost = std::numeric_limits<double>::infinity();
   std::int64_t hits = 0;
+  std::int64_t count = 0;
 
   void note(double value) {
+    ++count;
     constexpr double kSame = 1e-9;  // relative difference of equal costs
     const double tolerance = std::isfinite(cost) ? kSame * std::max(std::fabs(cost), std::fabs(value)) : 0.0;
     if (value < cost - tolerance) {
@@ -111,10 +113,14 @@ struct Waves {
   double lower_bound, max_gap;
 
   bool is_done(const Progress& progress) const {
-    return progress.hits >= agreement ||
+    // Where the first wave did not agree, chance may: one more is asked for.
+    const std::int64_t wanted = agreement + (progress.count > size ? 1 : 0);
+    return progress.hits >= wanted ||
            (progress.hits > 0 && progress.cost - lower_bound <= max_gap * std::fabs(progress.cost));
   }
 };
+
+constexpr double kMostCare = 10.0;  // factor on the effort of the first starts
 
 void multigraph_search(const LawlerArguments& arguments, const MultigraphArguments& graphs,
                        const MultigraphOptions& options, const Waves& waves, const Budget& budget) {
@@ -145,6 +151,12 @@ void multigraph_search(const LawlerArguments& arguments, const MultigraphArgumen
   auto search = [&](std::int64_t start, Stop& stop) {
     MultigraphOptions own = options;
     own.seed += static_cast<std::uint64_t>(start);
+    // Starts that do not agree tell of a hard problem: those that follow take more care.
+    const double care =
+        std::min(std::ldexp(1.0, static_cast<int>(std::min<std::int64_t>(start / waves.size, 10))), kMostCare);
+    own.effort *= care;
+    own.max_iterations =
+        static_cast<std::int64_t>(std::ceil(static_cast<double>(own.max_iterations) * std::sqrt(care)));
     MultigraphSearch search(costs, own, stop);
     std::int64_t* labels = graphs.labels_of(start);
     const bool constructed = graphs.is_constructed(shape, start);

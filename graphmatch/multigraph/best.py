@@ -27,8 +27,9 @@ class Best:
     The pairs, solved each on its own in one native call, give the lower bound. Where they contradict each other, the
     graphs are joined along the tree of pairs that the ways through third graphs confirm best, once by composing the
     matchings of the tree, once by solving a problem for every branch; further starts add the graphs in random order.
-    `LocalSearch` improves all of them. The search ends when the cheapest answer has come `agreement` times, when the
-    bound proves it, or after `starts`.
+    `LocalSearch` improves all of them. The search ends when the cheapest answer has come `agreement` times (once more
+    where the first two starts differ), when the bound proves it, or after `starts`; the longer it lasts, the more
+    effort each start takes, up to ten times as much.
 
     Args:
         starts: Limit of starts.
@@ -37,8 +38,8 @@ class Best:
             nearly as cheap.
         solver: Of the pairs; None is a quick `Portfolio`. The bound is as good as this solver's bounds.
         sweeps: Of each local search.
-        effort: Of the `Portfolio` that solves single problems.
-        max_iterations: Of its dual ascent.
+        effort: Of the `Portfolio` that solves single problems, in the first starts.
+        max_iterations: Of its dual ascent, likewise.
         seed: Of the random choices.
         max_gap: Relative gap that counts as optimal.
         time_limit: Seconds, at most half of them for the pairs (a `solver` of yours has its own limit); None = no
