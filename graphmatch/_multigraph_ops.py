@@ -73,14 +73,25 @@ def _multigraph_search(
         effort=effort,
         max_iterations=max_iterations,
     )
-    waves = _cpu.MultigraphWaves(size=wave, agreement=agreement, lower_bound=lower_bound, max_gap=max_gap)
-    _cpu.multigraph_search(problems, graphs, options, waves, _ops._budget(time_limit, threads))
+    starts = _cpu.MultigraphStarts(wave=wave, agreement=agreement, lower_bound=lower_bound, max_gap=max_gap)
+    _cpu.multigraph_search(problems, graphs, options, starts, _ops._budget(time_limit, threads))
     del alive
     return found, objectives
 
 
 @torch.library.register_fake("graphmatch::multigraph_search", lib=_library)
-def _multigraph_search_fake(unary_costs: Tensor, *others: object) -> tuple[Tensor, Tensor]:
-    labels = next(tensor for tensor in others[5:] if isinstance(tensor, Tensor) and tensor.ndim == 3)
+def _multigraph_search_fake(
+    unary_costs: Tensor,
+    quadratic_costs: Tensor,
+    edges1: Tensor,
+    edges2: Tensor,
+    sizes: Tensor | None,
+    unmatched_cost: float | None,
+    pairs: Tensor,
+    nodes: Tensor,
+    universe: int,
+    labels: Tensor,
+    *options: object,
+) -> tuple[Tensor, Tensor]:
     objectives = labels.new_empty(labels.shape[0], unary_costs.shape[0], dtype=torch.float64)
     return torch.empty_like(labels), objectives

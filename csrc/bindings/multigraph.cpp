@@ -1,7 +1,6 @@
 #include "bindings/multigraph.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <numeric>
@@ -12,6 +11,7 @@
 #include "bindings/lawler_arguments.hpp"
 #include "core/multigraph_costs.hpp"
 #include "core/multigraph_search.hpp"
+#include "core/multigraph_starts.hpp"
 
 namespace py = pybind11;
 
@@ -87,44 +87,9 @@ struct MultigraphArguments {
   }
 };
 
-// The cheapest answer of the starts so far, and how many of them have come to it.
-struct Progress {
-  double cost = std::numeric_limits<double>::infinity();
-  std::int64_t hits = 0;
-  std::int64_t count = 0;
-
-  void note(double value) {
-    ++count;
-    constexpr double kSame = 1e-9;  // relative difference of equal costs
-    const double tolerance = std::isfinite(cost) ? kSame * std::max(std::fabs(cost), std::fabs(value)) : 0.0;
-    if (value < cost - tolerance) {
-      cost = value;
-      hits = 1;
-    } else if (std::isfinite(value) && value <= cost + tolerance) {
-      ++hits;
-    }
-  }
-};
-
-// Starts are searched in waves of a fixed size, so that the answer does not depend on the number of threads. They end
-// when enough of them agree, or with a proof.
-struct Waves {
-  std::int64_t size, agreement;
-  double lower_bound, max_gap;
-
-  bool is_done(const Progress& progress) const {
-    // Where the first wave did not agree, chance may: one more is asked for.
-    const std::int64_t wanted = agreement + (progress.count > size ? 1 : 0);
-    return progress.hits >= wanted ||
-           (progress.hits > 0 && progress.cost - lower_bound <= max_gap * std::fabs(progress.cost));
-  }
-};
-
-constexpr double kMostCare = 10.0;  // factor on the effort of the first starts
-
 void multigraph_search(const LawlerArguments& arguments, const MultigraphArguments& graphs,
-                       const MultigraphOptions& options, const Waves& waves, const Budget& budget) {
-  require(waves.size >= 1, "waves must hold a start");
+                       const MultigraphOptions& options, const MultigraphStarts& starts, const Budget& budget) {
+  require(starts.wave >= 1, "waves must hold a start");
   MultigraphCosts costs(graphs.shape(arguments.batch));
   const MultigraphShape& shape = costs.shape();
   const Budget patient{-1.0, budget.threads};
@@ -149,15 +114,7 @@ void multigraph_search(const LawlerArguments& arguments, const MultigraphArgumen
               std::numeric_limits<double>::infinity());
   if (!all_valid) return;
   auto search = [&](std::int64_t start, Stop& stop) {
-    MultigraphOptions own = options;
-    own.seed += static_cast<std::uint64_t>(start);
-    // Starts that do not agree tell of a hard problem: those that follow take more care.
-    const double care =
-        std::min(std::ldexp(1.0, static_cast<int>(std::min<std::int64_t>(start / waves.size, 10))), kMostCare);
-    own.effort *= care;
-    own.max_iterations =
-        static_cast<std::int64_t>(std::ceil(static_cast<double>(own.max_iterations) * std::sqrt(care)));
-    MultigraphSearch search(costs, own, stop);
+    MultigraphSearch search(costs, starts.options_of(start, options), stop);
     std::int64_t* labels = graphs.labels_of(start);
     const bool constructed = graphs.is_constructed(shape, start);
     if (!search.run(constructed ? nullptr : labels, graphs.merges_of(start))) return;
@@ -165,16 +122,16 @@ void multigraph_search(const LawlerArguments& arguments, const MultigraphArgumen
     std::copy(search.objectives().begin(), search.objectives().end(), graphs.objectives_of(start, arguments.batch));
   };
   Stop clock(budget.time_limit);
-  Progress progress;
-  for (std::int64_t first = 0; first < graphs.starts; first += waves.size) {
-    const std::int64_t count = std::min(waves.size, graphs.starts - first);
+  MultigraphProgress progress;
+  for (std::int64_t first = 0; first < graphs.starts; first += starts.wave) {
+    const std::int64_t count = std::min(starts.wave, graphs.starts - first);
     const Budget left{budget.time_limit < 0 ? -1.0 : std::max(clock.seconds_left(), 0.0), budget.threads};
     left.run(count, [&](std::int64_t index, Stop& stop) { search(first + index, stop); });
     for (std::int64_t start = first; start < first + count; ++start) {
       const double* values = graphs.objectives_of(start, arguments.batch);
       progress.note(std::accumulate(values, values + arguments.batch, 0.0));
     }
-    if (waves.is_done(progress) || clock.requested()) return;
+    if (starts.is_done(progress) || clock.requested()) return;
   }
 }
 
@@ -198,14 +155,14 @@ void bind_multigraph(py::module_& module) {
            py::kw_only(), py::arg("graphs"), py::arg("label_stride"), py::arg("universe"), py::arg("starts"),
            py::arg("nodes"), py::arg("pairs"), py::arg("labels"), py::arg("merges"), py::arg("objectives"));
 
-  py::class_<Waves>(module, "MultigraphWaves")
-      .def(py::init([](std::int64_t size, std::int64_t agreement, double lower_bound, double max_gap) {
-             return Waves{size, agreement, lower_bound, max_gap};
+  py::class_<MultigraphStarts>(module, "MultigraphStarts")
+      .def(py::init([](std::int64_t wave, std::int64_t agreement, double lower_bound, double max_gap) {
+             return MultigraphStarts{wave, agreement, lower_bound, max_gap};
            }),
-           py::kw_only(), py::arg("size"), py::arg("agreement"), py::arg("lower_bound"), py::arg("max_gap"));
+           py::kw_only(), py::arg("wave"), py::arg("agreement"), py::arg("lower_bound"), py::arg("max_gap"));
 
   module.def("multigraph_search", &multigraph_search, py::arg("problems"), py::arg("graphs"), py::arg("options"),
-             py::arg("waves"), py::arg("budget"));
+             py::arg("starts"), py::arg("budget"));
 }
 
 }  // namespace graphmatch

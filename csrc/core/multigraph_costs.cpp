@@ -14,16 +14,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 }  // namespace
 
 MultigraphCosts::MultigraphCosts(MultigraphShape shape)
-    : shape_(std::move(shape)),
-      costs_(shape_.pairs.size()),
-      exact_(shape_.pairs.size()),
-      incident_(shape_.nodes.size()),
-      edges_(shape_.nodes.size()) {
-  for (std::size_t pair = 0; pair < shape_.pairs.size(); ++pair) {
-    incident_[shape_.pairs[pair].first].push_back(static_cast<std::int64_t>(pair));
-    incident_[shape_.pairs[pair].second].push_back(static_cast<std::int64_t>(pair));
-  }
-}
+    : shape_(std::move(shape)), costs_(shape_.pairs.size()), exact_(shape_.pairs.size()), edges_(shape_.nodes.size()) {}
 
 template <class T>
 bool MultigraphCosts::take(std::int64_t pair, const LawlerProblem<T>& problem, double largest) {

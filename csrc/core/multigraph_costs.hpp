@@ -49,10 +49,6 @@ class MultigraphCosts {
 
   const MultigraphShape& shape() const { return shape_; }
   bool limited() const { return shape_.universe > 0; }
-  bool complete() const { return complete_; }
-
-  // Pairs that a graph is in.
-  const std::vector<std::int64_t>& pairs_of(std::int64_t graph) const { return incident_[graph]; }
 
   // Exact objective of a pair under labels, in the units of the costs; +infinity where it is not allowed.
   double evaluate(std::int64_t pair, const Labels& labels) const;
@@ -71,7 +67,6 @@ class MultigraphCosts {
   MultigraphShape shape_;
   std::vector<PairCosts> costs_;
   std::vector<std::function<double(const std::int64_t*)>> exact_;
-  std::vector<std::vector<std::int64_t>> incident_;
   std::vector<std::vector<std::int64_t>> edges_;
   double scale_ = 1.0;
   double reward_ = 0.0;
@@ -87,7 +82,7 @@ class AggregatedProblem {
   explicit AggregatedProblem(const MultigraphCosts& costs) : costs_(costs) {}
 
   // Rows are the elements in use by the graphs of one side, columns those in use by the graphs of the other, and where
-  // the universe is limited all that it has. Graphs on either side have labels, but a graph alone may do without.
+  // the universe is limited all that it has. Graphs on either side have labels.
   void build(const Labels& labels, const std::vector<Side>& sides);
 
   const LawlerProblem<float>& problem() const { return problem_; }  // in stored units

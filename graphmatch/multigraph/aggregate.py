@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check
+from graphmatch.multigraph.labels import real_nodes
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.problem import LawlerProblem, made_of
 
@@ -61,11 +62,6 @@ class AggregatedProblems:
         if equal.shape[2] == 0:
             return torch.full_like(labels, -1)
         return torch.where(equal.any(2), equal.int().argmax(2), -1)
-
-
-def real_nodes(node_counts: Tensor, width: int) -> Tensor:
-    """Returns (m, width) bool: which nodes are there, and not padding."""
-    return torch.arange(width) < node_counts[:, None]
 
 
 class Aggregator:

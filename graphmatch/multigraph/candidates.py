@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphmatch.multigraph.aggregate import real_nodes
+from graphmatch.multigraph.labels import real_nodes
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import evaluate_labels
 from graphmatch.problem import LinearProblem

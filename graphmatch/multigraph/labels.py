@@ -25,6 +25,11 @@ def matchings_of_labels(labels: Tensor, pairs: Tensor) -> Tensor:
     return torch.where(equal.any(2), equal.int().argmax(2), -1)
 
 
+def real_nodes(node_counts: Tensor, width: int) -> Tensor:
+    """Returns (m, width) bool: which nodes are there, and not padding."""
+    return torch.arange(width) < node_counts[:, None]
+
+
 def compact_labels(labels: Tensor) -> Tensor:
     """Returns the labels (m, n) renumbered from 0 in the order in which they first come; -1 stays."""
     flat = labels.flatten()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphmatch import _check
 from graphmatch.multigraph.base import MultiGraphMethod, check_problem
-from graphmatch.multigraph.labels import compact_labels
+from graphmatch.multigraph.labels import compact_labels, real_nodes
 from graphmatch.multigraph.native_search import NativeSearch
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import MultiGraphResult, result_of_labels
@@ -96,7 +96,7 @@ def checked_labels(where: str, labels: Tensor, problem: MultiGraphProblem) -> Te
     largest = int(problem.node_counts.max())
     _check.shape(where, "start", labels, (problem.graph_count, largest), "graphs, nodes of the largest graph")
     labels = labels.cpu()
-    real = torch.arange(largest) < problem.node_counts[:, None]
+    real = real_nodes(problem.node_counts, largest)
     for graph in range(problem.graph_count):
         own = labels[graph][real[graph]]
         if bool((own < 0).any()) or len(own.unique()) < len(own):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check, _multigraph_ops
+from graphmatch.multigraph.labels import real_nodes
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.solvers.call import host_costs, thread_count
 
@@ -88,7 +89,7 @@ class NativeSearch:
         )
         best = int(objectives.sum(1).argmin())
         if bool((found[best] < 0).all()):
-            real = torch.arange(largest) < problem.node_counts[:, None]
+            real = real_nodes(problem.node_counts, largest)
             found[best] = torch.where(real, torch.arange(largest), -1)
         return found[best], objectives[best]
 

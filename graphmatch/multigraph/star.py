@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from graphmatch import _check, _ops
-from graphmatch.multigraph.aggregate import Aggregator, real_nodes
+from graphmatch.multigraph.aggregate import Aggregator
 from graphmatch.multigraph.base import check_problem, pair_solver
 from graphmatch.multigraph.candidates import cheapest_labels
-from graphmatch.multigraph.labels import compact_labels
+from graphmatch.multigraph.labels import compact_labels, real_nodes
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.multigraph.result import MultiGraphResult, evaluate_labels
 from graphmatch.problem import LinearProblem, unchecked

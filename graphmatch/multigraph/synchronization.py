@@ -15,8 +15,7 @@ from scipy.linalg import qr
 from torch import Tensor
 
 from graphmatch import _check
-from graphmatch.multigraph.aggregate import real_nodes
-from graphmatch.multigraph.labels import compact_labels, partner_table
+from graphmatch.multigraph.labels import compact_labels, partner_table, real_nodes
 from graphmatch.problem import LinearProblem
 from graphmatch.solve import solve
 from graphmatch.solvers import LAP
