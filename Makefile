@@ -15,12 +15,18 @@ CPP_FILES := $(shell find csrc tests -name '*.cpp' -o -name '*.hpp' -o -name '*.
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(CPP_FILES)
 PYTHON_FILES := graphmatch exgra_adapter tests setup.py $(wildcard benchmarks)
 
+PARALLEL := --numprocesses auto --dist worksteal
+
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
 
+FLOOR_VERSION := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml).0
+FLOOR := $(VENV)/transformers-$(FLOOR_VERSION)
+FLOOR_TESTS := test_models.py test_connector.py test_trainer.py test_training.py test_lora.py conversion/test_to_hugging_face.py
+
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint format bench bench-report sanitize clean
+.PHONY: help demo test test-floor test-all lint format bench bench-report sanitize clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -29,10 +35,13 @@ demo: $(RUN)  ## train and evaluate a tiny ExGra-Med on synthetic images; report
 	$(BIN)/exgra-med demo
 
 test: $(DEV)  ## run the tests, without those marked slow
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
+
+test-floor: $(FLOOR)  ## run the adapter's core tests with the oldest transformers that pyproject.toml admits
+	PYTHONPATH=$(FLOOR) $(BIN)/pytest $(PARALLEL) -m "not slow" $(addprefix tests/exgra_adapter/,$(FLOOR_TESTS))
 
 test-all: $(DEV)  ## run every test
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 lint: $(DEV)  ## check style, formatting and types
 	$(BIN)/ruff check $(PYTHON_FILES)
@@ -69,9 +78,17 @@ $(RUN): $(VENV)/bin/python $(BUILD_INPUTS)
 	$(BIN)/python -m pip install --editable ".[exgra,viz]"
 	touch $@
 
+# timm and torchvision lie apart: a torchvision that does not fit torch would break every import of transformers.
 $(DEV): $(VENV)/bin/python $(BUILD_INPUTS)
 	$(BIN)/python -m pip install --editable ".[exgra,viz,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/timm timm torchvision
 	touch $(RUN) $@
+
+# The newest versions of everything else that goes with it: the constraints are those of the newest transformers.
+$(FLOOR): $(DEV)
+	PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet --target $@.partial transformers==$(FLOOR_VERSION)
+	rm -rf $@
+	mv $@.partial $@
 
 $(BENCH): $(DEV)
 	$(BIN)/python -m pip install --editable ".[exgra,viz,dev,bench]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -133,3 +134,10 @@ def _make_problem(
 def make_problem() -> Callable[..., gm.Problem]:
     """Builds a random problem of kind "linear", "lawler" or "koopmans_beckmann"; see `_make_problem`."""
     return _make_problem
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names of cases that are the same in every process: tests run in several at once."""
+    if isinstance(val, (set, frozenset)):
+        return ",".join(sorted(map(str, val)))
+    return val.__name__.strip("<>") if inspect.isfunction(val) else None

@@ -131,7 +131,6 @@ def test_layers_can_be_copied_and_saved(costs: tuple, tmp_path):
         {"quadratic_costs", "edges2"},
         {"edges1", "edges2"},
     ],
-    ids=str,
 )
 def test_quadratic_arguments_come_together(costs: tuple, given: set[str]):
     named = dict(zip(("quadratic_costs", "edges1", "edges2"), costs[1:], strict=True))

@@ -296,7 +296,6 @@ def test_states_of_other_sizes_are_refused(solver: gm.Solver, other: dict, compl
         ("messages", lambda value: value[:, :-1], r"state\.messages must have two rows per pair"),
         ("messages", lambda value: value.tolist(), r"state\.messages must be that of 6 problems"),
     ],
-    ids=str,
 )
 def test_states_put_together_wrongly_are_refused(name: str, spoil: Callable, complaint: str, make_problem: Make):
     problem = make_problem("lawler", 11, **small)
