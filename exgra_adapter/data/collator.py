@@ -1,187 +1,184 @@
-"""From records to batches: images, conversations with masked labels, and the texts of the alignment."""
+"""From samples to batches: images, conversations with masked labels, and the texts of the alignment."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
-from tqdm import tqdm
-from transformers import LlavaProcessor
+from transformers import ProcessorMixin
 
-from exgra_adapter.data.images import ImageError, open_image
-from exgra_adapter.data.records import Record
-from exgra_adapter.models.nodes import tokenize_texts
-from exgra_adapter.prompts import IMAGE_TAG, conversation_text
+from exgra_adapter.data.dataset import Sample
+from exgra_adapter.data.images import ImageError
+from exgra_adapter.data.records import Record, Turn
+from exgra_adapter.models.packing import Layout, pack_texts
+from exgra_adapter.prompts import IMAGE_TAG, PromptFormat, prompt_format
 
 IGNORED_LABEL = -100
 """Label of the tokens that the model does not learn to produce (PyTorch's own default)."""
 
+TEXT_PREFIX = "text_"
+"""Begins the names of what a batch holds for the alignment's text pass."""
+
 
 @dataclass(frozen=True)
-class Sample:
-    """One record with its decoded image."""
+class CollatorOptions:
+    """What a batch holds.
 
-    record: Record
-    image: Image.Image
-
-
-class RecordDataset(Dataset[Sample]):
-    """Records whose images are decoded when they are asked for.
-
-    Args:
-        records: The records.
-        images: The image folder.
-
-    Raises:
-        ImageError: On access, where an image cannot be read.
+    Attributes:
+        max_length: Conversations and texts are cut to this many tokens, image patches included.
+        views: Texts that the alignment reads alone, in this order: "answer", "extended", both or none.
+        layout: How they lie in rows; None = no alignment.
+        answer_positions: Mark where the answers stand in the conversations.
+        extended_conversations: A second conversation for every sample, with the extended answers.
+        count_padding: Average texts over padding too, as the released recipe does; a node then depends on the longest
+            text of its batch. For comparison only.
     """
 
-    def __init__(self, records: Sequence[Record], images: Path) -> None:
-        self.records = list(records)
-        self.images = Path(images)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Sample:
-        record = self.records[index]
-        return Sample(record, open_image(self.images, record.image))
-
-
-def check_images(
-    records: Sequence[Record], images: Path, skip_bad: bool, progress: bool = False
-) -> tuple[list[Record], int, str | None]:
-    """Decodes every image once, before hours of training depend on it.
-
-    Args:
-        records: The records.
-        images: The image folder.
-        skip_bad: Leave out records with a bad image instead of raising.
-        progress: Show a progress bar.
-
-    Returns:
-        The records with readable images, how many were left out, and why the first of them was.
-
-    Raises:
-        ImageError: An image is bad and `skip_bad` is False; the message names the record.
-    """
-    errors: dict[str, str | None] = {}
-    for record in tqdm(records, desc="checking images", unit="record", disable=not progress):
-        if record.image in errors:
-            continue
-        errors[record.image] = None
-        try:
-            open_image(images, record.image)
-        except ImageError as error:
-            if not skip_bad:
-                raise ImageError(f"record {record.id!r}: {error}") from None
-            errors[record.image] = str(error)
-    kept = [record for record in records if errors[record.image] is None]
-    reason = next((error for error in errors.values() if error is not None), None)
-    return kept, len(records) - len(kept), reason
+    max_length: int = 2048
+    views: tuple[Literal["answer", "extended"], ...] = ()
+    layout: Layout | None = None
+    answer_positions: bool = False
+    extended_conversations: bool = False
+    count_padding: bool = False
 
 
 class Collator:
     """Makes one training batch of samples.
 
-    The batch holds `input_ids`, `attention_mask`, `labels` `(n, t)` and `pixel_values` of the main pass, padded on the
-    right. Labels are the token ids of every answer with its stop token and `IGNORED_LABEL` elsewhere. With
-    `alignment`, it also holds `text_input_ids`, `text_attention_mask`, `text_mask` `(2n, u)`: the answers of all
-    samples, then the extended answers of all samples. The answers of several turns are joined: a sample is one node.
+    The batch holds `input_ids`, `attention_mask`, `labels` `(n, t)`, padded on the right, and what the processor makes
+    of the images. Labels are the token ids of every answer with its stop and `IGNORED_LABEL` elsewhere. With
+    alignment, it also holds the packed texts (`PackedTexts`, names with the prefix `text_`), view after view, and
+    `text_groups` `(3, n)` int64, equal where samples show the same image, answer, extended answer. The answers of
+    several turns are joined: a sample is one node.
+
+    Samples whose image could not be read are left out and counted in `skipped` `(1,)`.
 
     Args:
         processor: The model's processor, with a fast tokenizer.
-        max_length: Conversations and texts are cut to this many tokens, image patches included.
-        alignment: Whether the texts of the alignment are wanted.
-        average_padding: Count padding as text in `text_mask`, as the released recipe does; a node then depends on the
-            longest text of its batch. For comparison only.
+        options: What the batch holds.
+        prompt: The format of conversations, as in `prompt_format`.
 
     Raises:
-        ValueError: At construction, where the tokenizer is slow or `max_length` leaves no room behind the image; on a
-            call, where a sample has no answer token within `max_length`, holds a special token, or lacks an extended
-            answer that the alignment needs.
+        ValueError: At construction, where the tokenizer is slow, cannot pad or lacks what the prompt needs; on a call,
+            where a sample has no answer token within `max_length`, holds a special token, or lacks an extended answer.
+        ImageError: No sample of a batch has a readable image.
     """
 
-    def __init__(
-        self, processor: LlavaProcessor, max_length: int, alignment: bool, average_padding: bool = False
-    ) -> None:
+    def __init__(self, processor: ProcessorMixin, options: CollatorOptions, prompt: str = "llava") -> None:
         if not processor.tokenizer.is_fast:
             raise ValueError(
                 "Collator: processor must have a fast tokenizer, which knows where its tokens stand in the text; got "
                 f"{type(processor.tokenizer).__name__}. Convert it with the tokenizers package."
             )
-        self.processor = processor
-        self.max_length = max_length
-        self.alignment = alignment
-        self.average_padding = average_padding
-        probe = processor(text=IMAGE_TAG, images=Image.new("RGB", (32, 32)))
-        self._image_tokens = list(torch.tensor(probe["input_ids"]).flatten()).count(processor.image_token_id)
-        if max_length <= self._image_tokens:
+        if processor.tokenizer.pad_token is None:
             raise ValueError(
-                f"Collator: max_length must exceed the {self._image_tokens} tokens of the image; got {max_length}. "
-                "Raise max_length."
+                "Collator: processor.tokenizer must have a padding token; got none. Set tokenizer.pad_token, for "
+                "instance to tokenizer.eos_token."
             )
+        self.processor = processor
+        self.options = options
+        self.prompt: PromptFormat = prompt_format(prompt, processor)
+        self._refused = {*processor.tokenizer.all_special_tokens, processor.image_token, *self.prompt.reserved}
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Makes a batch of samples; what it holds is described above."""
-        records = [sample.record for sample in samples]
-        batch = self._conversations(records)
-        images = self.processor.image_processor([sample.image for sample in samples], return_tensors="pt")
-        batch["pixel_values"] = images["pixel_values"]
-        if self.alignment:
-            answers = [" ".join(turn.answer for turn in record.turns) for record in records]
-            texts = tokenize_texts(self.processor, answers + _extended_answers(records), self.max_length)
-            batch["text_input_ids"] = texts["input_ids"]
-            batch["text_attention_mask"] = texts["attention_mask"]
-            batch["text_mask"] = torch.ones_like(texts["text_mask"]) if self.average_padding else texts["text_mask"]
+        usable = [(sample.record, sample.image) for sample in samples if sample.image is not None]
+        if not usable:
+            raise ImageError(
+                f"Collator: a batch must have a readable image; got none in {len(samples)} samples. The first: "
+                f"{samples[0].problem}"
+            )
+        records, images = [record for record, _ in usable], [image for _, image in usable]
+        if self.options.extended_conversations:
+            records, images = [*records, *map(_extended_record, records)], [*images, *images]
+        batch = self._conversations(records, images)
+        if len(usable) < len(samples):
+            batch["skipped"] = torch.tensor([len(samples) - len(usable)])
+        if self.options.layout is not None:
+            batch.update(self._texts(records))
+            batch[f"{TEXT_PREFIX}groups"] = _groups(records, images)
         return batch
 
-    def _conversations(self, records: Sequence[Record]) -> dict[str, Tensor]:
+    def _conversations(self, records: Sequence[Record], images: Sequence[Image.Image]) -> dict[str, Tensor]:
         tokenizer: Any = self.processor.tokenizer
-        image = self.processor.image_token * self._image_tokens
-        texts, spans = [], []
-        for record in records:
-            self._refuse_special_tokens(record)
-            text, ranges = conversation_text(
-                [(turn.question, turn.answer) for turn in record.turns], tokenizer.eos_token
+        image_token = self.processor.image_token
+        made = self.processor(text=[image_token] * len(images), images=list(images), padding=True, return_tensors="pt")
+        lengths = (made["input_ids"] == self.processor.image_token_id).sum(1).tolist()
+        if max(lengths) >= self.options.max_length:
+            raise ValueError(
+                f"Collator: max_length must exceed the {max(lengths)} tokens of the image; got "
+                f"{self.options.max_length}. Raise max_length."
             )
-            shift = len(image) - len(IMAGE_TAG)  # the tag stands in the first prompt, ahead of every answer
-            texts.append(text.replace(IMAGE_TAG, image, 1))
+        texts, spans, answers = [], [], []
+        for record, length in zip(records, lengths, strict=True):
+            self._refuse_special_tokens(record)
+            text, ranges = self.prompt.conversation([(turn.question, turn.answer) for turn in record.turns])
+            shift = length * len(image_token) - len(IMAGE_TAG)  # the image stands ahead of every answer
+            texts.append(text.replace(IMAGE_TAG, image_token * length, 1))
             spans.append([(start + shift, end + shift) for start, end in ranges])
+            places = [
+                (text.find(turn.answer, start), turn) for (start, _), turn in zip(ranges, record.turns, strict=True)
+            ]
+            answers.append([(place + shift, place + len(turn.answer) + shift) for place, turn in places])
         encoded = tokenizer(
             texts,
             padding=True,
             padding_side="right",
             truncation=True,
-            max_length=self.max_length,
+            max_length=self.options.max_length,
             return_offsets_mapping=True,
             return_tensors="pt",
         )
-        labels = torch.full_like(encoded["input_ids"], IGNORED_LABEL)
-        for row, (record, ranges) in enumerate(zip(records, spans, strict=True)):
-            first, last = encoded["offset_mapping"][row].unbind(-1)
-            taught = torch.zeros_like(first, dtype=torch.bool)
-            for start, end in ranges:
-                taught |= (first >= start) & (last <= end) & (last > first)
-            if not taught.any():
+        input_ids = encoded["input_ids"]
+        taught = _within(encoded["offset_mapping"], spans)
+        for record, row, length in zip(records, taught, lengths, strict=True):
+            if not row.any():
                 raise ValueError(
-                    f"Collator: record {record.id!r} must have its first answer within max_length = {self.max_length} "
-                    f"tokens ({self._image_tokens} are the image); got a longer question. Raise max_length or drop it."
+                    f"Collator: record {record.id!r} must have its first answer within max_length = "
+                    f"{self.options.max_length} tokens ({length} are the image); got a longer question. Raise "
+                    "max_length or drop it."
                 )
-            labels[row] = torch.where(taught, encoded["input_ids"][row], labels[row])
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": encoded["attention_mask"],
+            "labels": torch.where(taught, input_ids, IGNORED_LABEL),
+            **{name: value for name, value in made.items() if name not in ("input_ids", "attention_mask")},
+        }
+        for name in ("mm_token_type_ids", "token_type_ids"):  # where the image is
+            if name in batch:
+                batch[name] = (input_ids == self.processor.image_token_id).to(made[name])
+        if self.options.answer_positions:
+            batch[f"{TEXT_PREFIX}answers"] = _overlapping(encoded["offset_mapping"], answers)
+        return batch
+
+    def _texts(self, records: Sequence[Record]) -> dict[str, Tensor]:
+        if not self.options.views or self.options.layout is None:
+            return {}
+        read = {"answer": _answers, "extended": _extended_answers}
+        texts = [text for view in self.options.views for text in read[view](records)]
+        tokenizer: Any = self.processor.tokenizer
+        encoded = tokenizer(
+            texts, truncation=True, max_length=self.options.max_length, return_special_tokens_mask=True, padding=False
+        )
+        padding = tokenizer.pad_token_id
+        layout = "padded" if self.options.count_padding else self.options.layout
+        packed = pack_texts(encoded["input_ids"], encoded["special_tokens_mask"], padding, layout)
+        if self.options.count_padding:
+            rows = torch.arange(len(texts))[:, None].expand_as(packed.owners)
+            packed = replace(packed, owners=rows.contiguous())
+        return packed.tensors(TEXT_PREFIX)
 
     def _refuse_special_tokens(self, record: Record) -> None:
         """Text that spells a special token would move the end of an answer or the place of the image."""
+        extended = "extended" in self.options.views
         for turn in record.turns:
-            for text in (turn.question, turn.answer):
-                token = next((token for token in self.processor.tokenizer.all_special_tokens if token in text), None)
+            for text in (turn.question, turn.answer, (turn.extended_answer or "") if extended else ""):
+                token = next((token for token in self._refused if token in text), None)
                 if token is not None:
                     raise ValueError(
                         f"Collator: record {record.id!r} must not spell a special token of the model; got {token!r} in "
@@ -189,15 +186,57 @@ class Collator:
                     )
 
 
+def _within(offsets: Tensor, spans: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
+    """Returns bool (n, t): tokens that lie in one of the character ranges of their row."""
+    first, last = offsets.unbind(-1)
+    found = torch.zeros_like(first, dtype=torch.bool)
+    for row, ranges in enumerate(spans):
+        for start, end in ranges:
+            found[row] |= (first[row] >= start) & (last[row] <= end) & (last[row] > first[row])
+    return found
+
+
+def _overlapping(offsets: Tensor, spans: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
+    """Returns bool (n, t): tokens with a character in one of the ranges of their row."""
+    first, last = offsets.unbind(-1)
+    found = torch.zeros_like(first, dtype=torch.bool)
+    for row, ranges in enumerate(spans):
+        for start, end in ranges:
+            found[row] |= (first[row] < end) & (last[row] > start)
+    return found
+
+
+def _answers(records: Sequence[Record]) -> list[str]:
+    return [" ".join(turn.answer for turn in record.turns) for record in records]
+
+
 def _extended_answers(records: Sequence[Record]) -> list[str]:
-    texts = []
-    for record in records:
-        extended = [turn.extended_answer for turn in record.turns if turn.extended_answer]
-        if len(extended) != len(record.turns):
-            raise ValueError(
-                f"Collator: record {record.id!r} must have an extended answer in every turn, because the alignment is "
-                f"on; got {len(extended)} of {len(record.turns)}. Add conversations_long to the data, use the template "
-                "extender, or switch the alignment off (alignment_weight = 0)."
-            )
-        texts.append(" ".join(extended))
-    return texts
+    return [" ".join(turn.answer for turn in _extended_record(record).turns) for record in records]
+
+
+def _extended_record(record: Record) -> Record:
+    """Returns the record with its extended answers as answers."""
+    turns = tuple(Turn(turn.question, turn.extended_answer) for turn in record.turns if turn.extended_answer)
+    if len(turns) != len(record.turns):
+        raise ValueError(
+            f"Collator: record {record.id!r} must have an extended answer in every turn, because the objective reads "
+            f"them; got {len(turns)} of {len(record.turns)}. Add conversations_long to the data, use "
+            "extender=template, or set objective=none."
+        )
+    return replace(record, turns=turns)
+
+
+def _groups(records: Sequence[Record], images: Sequence[Image.Image]) -> Tensor:
+    """Returns int64 (3, n), a number for each image and text: equal ones have one number, on every process."""
+    extended = [" ".join(turn.extended_answer or "" for turn in record.turns) for record in records]
+    contents = (
+        [f"{image.mode} {image.size} ".encode() + image.tobytes() for image in images],
+        [text.encode() for text in _answers(records)],
+        # Without extended answers nobody asks for this row.
+        [text.encode() for text in extended],
+    )
+    return torch.tensor([[_number(content) for content in view] for view in contents])
+
+
+def _number(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 1

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+import io
 import struct
-import warnings
 import zlib
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from PIL import Image, ImageOps
 
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
 
 class ImageError(ValueError):
     """An image is missing, unreadable, truncated, too large, or its name leaves the image folder."""
 
 
+class MissingImageError(ImageError):
+    """There is no image of that name."""
+
+
+def require_safe_name(name: str, caller: str) -> None:
+    """Refuses image names that could lead out of the place where images are.
+
+    Args:
+        name: The image's name as a record has it.
+        caller: Opens the message of the error.
+
+    Raises:
+        ImageError: The name is absolute, has a drive, a backslash or a NUL, or goes up with `..`.
+    """
+    windows = PureWindowsPath(name)
+    if (
+        windows.is_absolute()
+        or windows.drive
+        or name.startswith("/")
+        or "\\" in name
+        or "\0" in name
+        or ".." in windows.parts
+    ):
+        raise ImageError(
+            f"{caller}: name must stay inside the image folder; got {name!r}. "
+            "Use a relative name without '..' and backslashes."
+        )
+
+
 def image_path(folder: Path, name: str) -> Path:
     """Joins folder and image name; names that would leave the folder are refused.
+
+    Symbolic links inside the folder are followed wherever they lead: names come with the data, links were made by
+    whoever owns the folder.
 
     Args:
         folder: The image folder.
@@ -29,54 +63,67 @@ def image_path(folder: Path, name: str) -> Path:
         >>> image_path(Path("images"), "ct/1.png").as_posix()
         'images/ct/1.png'
     """
-    windows = PureWindowsPath(name)
-    if (
-        windows.is_absolute()
-        or windows.drive
-        or name.startswith("/")
-        or "\\" in name
-        or "\0" in name
-        or ".." in windows.parts
-    ):
-        raise ImageError(
-            f"image_path: name must stay inside the image folder; got {name!r}. "
-            "Use a relative name without '..' and backslashes."
-        )
+    require_safe_name(name, "image_path")
     return Path(folder) / name
 
 
 def open_image(folder: Path, name: str) -> Image.Image:
-    """Opens and fully decodes an image as 8-bit RGB, upright as its EXIF orientation says.
-
-    Greyscale images of more than 8 bits are scaled over their own range; plain conversion would clip them to white.
+    """Opens and fully decodes an image of a folder, see `decode_image`.
 
     Args:
         folder: The image folder.
         name: File name relative to it.
 
     Raises:
-        ImageError: The file is missing, unreadable, truncated, or has more pixels than Pillow's limit
-            (`PIL.Image.MAX_IMAGE_PIXELS`).
+        ImageError: As `decode_image`, or the name leaves the folder; `MissingImageError` where there is no such file.
     """
     path = image_path(folder, name)
-    if not path.is_file():
-        raise ImageError(
+    try:
+        exists = path.is_file()
+    except OSError:  # a name that is too long for the file system, a folder that may not be entered
+        exists = False
+    if not exists:
+        raise MissingImageError(
             f"open_image: {path} must be an existing image file; got nothing there. Check the image folder."
         )
+    return decode_image(path, str(path))
+
+
+def decode_image(source: Path | bytes, label: str) -> Image.Image:
+    """Fully decodes an image as 8-bit RGB, upright as its EXIF orientation says.
+
+    Greyscale images of more than 8 bits are scaled over their own range; plain conversion would clip them to white.
+    BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are read; formats that Pillow hands to other programs are not.
+    Safe to call from several threads.
+
+    Args:
+        source: An image file, or its content.
+        label: What errors call the image.
+
+    Raises:
+        ImageError: The image is unreadable, truncated, or has more pixels than Pillow's limit
+            (`PIL.Image.MAX_IMAGE_PIXELS`).
+
+    Example:
+        >>> decode_image(b"P5 2 1 255 ab", "two.pgm").getpixel((0, 0))
+        (97, 97, 97)
+    """
+    too_large = f"open_image: {label} must have at most {Image.MAX_IMAGE_PIXELS} pixels; got more. Make it smaller."
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)
-                image.load()
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_FORMATS) as file:
+            # Pillow refuses from twice its limit on and warns below; filters of warnings are shared by all threads.
+            if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
+                raise ImageError(too_large)
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(
-            f"open_image: {path} must have at most {Image.MAX_IMAGE_PIXELS} pixels; got more. Make the image smaller."
-        ) from None
+        raise ImageError(too_large) from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         reason = str(error).split(" <_io")[0].split("'")[0].strip() or type(error).__name__
         raise ImageError(
-            f"open_image: {path} must be a readable image; got an error: {reason}. Replace the file or skip bad images."
+            f"open_image: {label} must be a readable image; got an error: {reason}. Replace it or skip bad samples."
         ) from None
     if image.mode.startswith(("I", "F")):
         image = _to_8_bits(image)

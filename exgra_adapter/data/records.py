@@ -1,14 +1,13 @@
 """Question-and-answer records: the public JSON format, checked completely before anything is trained on it.
 
-A file is a JSON list. One sample holds `id`, `image`, `conversations` (turns of `human` and `gpt`, one of them
-after the other, `<image>` in the first question) and, where extended answers exist, `conversations_long` with the
-same turns and richer answers. Evaluation files add `answer_type`. The misspelled keys `conversatons` and
-`conversatons_long` of published files are read as well.
+A JSON file is a list of samples; `exgra_adapter.data.files` reads the other formats. One sample holds `id`, `image`,
+`conversations` (turns of `human` and `gpt`, one of them after the other, `<image>` in the first question) and, where
+extended answers exist, `conversations_long` with the same turns and richer answers. Evaluation files add `answer_type`.
+The misspelled keys `conversatons` and `conversatons_long` of published files are read as well.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from typing import Any, Literal, cast
 from exgra_adapter.atomic import write_json
 from exgra_adapter.prompts import IMAGE_TAG
 
-_TURN_KEYS = ("conversations", "conversatons")
-_EXTENDED_KEYS = ("conversations_long", "conversatons_long")
+TURN_KEYS = ("conversations", "conversatons")
+EXTENDED_KEYS = ("conversations_long", "conversatons_long")
 _SPEAKERS = ("human", "gpt")
+_TAG = re.compile(rf"\s*{re.escape(IMAGE_TAG)}\s*")
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,18 @@ class Record:
 
 
 def read_records(path: Path, allow_duplicate_ids: bool = False) -> list[Record]:
-    """Reads and checks a file of records.
+    """Reads and checks a file of records of any format, see `exgra_adapter.data.files.read_records`.
 
     Args:
-        path: A JSON file.
+        path: A JSON file, or whatever else `exgra_adapter.data.files` reads.
         allow_duplicate_ids: Accept ids that occur more than once; published PathVQA files number images, not questions.
 
     Returns:
         The records in file order.
 
     Raises:
-        ValueError: The file is missing, is not a JSON list, or a sample breaks the format; the message names the file,
-            the sample's number (from 0), its id and the key.
+        ValueError: The file is missing or broken, or a sample breaks the format; the message names the file, the
+            sample's number (from 0), its id and the key.
 
     Example:
         >>> import pathlib, tempfile
@@ -70,20 +70,9 @@ def read_records(path: Path, allow_duplicate_ids: bool = False) -> list[Record]:
         >>> read_records(path)[0].turns[0].answer
         'yes'
     """
-    path = Path(path)
-    samples = _read_list(path)
-    records: list[Record] = []
-    first_position: dict[str, int] = {}
-    for position, sample in enumerate(samples):
-        record = _parse_sample(sample, f"read_records: sample {position} of {path}")
-        earlier = first_position.setdefault(record.id, position)
-        if earlier != position and not allow_duplicate_ids:
-            raise ValueError(
-                f"read_records: ids in {path} must be unique; got id {record.id!r} at samples {earlier} and {position}"
-                ". Rename one, or allow duplicate ids if they name images rather than questions."
-            )
-        records.append(record)
-    return records
+    from exgra_adapter.data import files  # it needs this module
+
+    return files.read_records(path, allow_duplicate_ids)
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -99,43 +88,33 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     write_json(Path(path), [_to_sample(record) for record in records])
 
 
-def _read_list(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ValueError(f"read_records: path must name an existing file; got {path}. Check the spelling.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"read_records: {path} must be JSON; got an error at line {error.lineno}, column {error.colno}: {error.msg}"
-            ". Repair the file; JSON lines are not read here."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"read_records: {path} must be UTF-8 text; got byte {error.object[error.start]:#04x} at position "
-            f"{error.start}. Convert the file to UTF-8."
-        ) from None
-    except OSError as error:
-        raise ValueError(
-            f"read_records: {path} must be a readable file; got: {error.strerror}. Check the path."
-        ) from None
-    if not isinstance(content, list):
-        raise ValueError(
-            f"read_records: {path} must hold a JSON list of samples; got {_kind(content)}. "
-            "Put the samples into [ ... ]."
-        )
-    return content
+def parse_sample(sample: Any, where: str) -> Record:
+    """Checks one decoded sample completely.
 
+    Args:
+        sample: What JSON or another format held.
+        where: Opens every error: the function and the sample's place.
 
-def _parse_sample(sample: Any, where: str) -> Record:
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: The sample breaks the format; the message names its id and the key.
+
+    Example:
+        >>> messages = [{"from": "human", "value": "How many? <image>"}, {"from": "gpt", "value": 2}]
+        >>> parse_sample({"id": 7, "image": "a.png", "conversations": messages}, "sample 0").turns
+        (Turn(question='How many?', answer='2', extended_answer=None),)
+    """
     if not isinstance(sample, Mapping):
         raise ValueError(
-            f"{where} must be a JSON object; got {_kind(sample)}. Give it keys id, image and conversations."
+            f"{where} must be a JSON object; got {kind_of(sample)}. Give it keys id, image and conversations."
         )
     identifier = _text(_require(sample, ("id",), where), f"{where}: key 'id'")
     where = f"{where} (id {identifier!r})"
     image = _text(_require(sample, ("image",), where), f"{where}: key 'image'")
-    turns = _parse_turns(_require(sample, _TURN_KEYS, where), f"{where}: key 'conversations'")
-    extended_key = next((key for key in _EXTENDED_KEYS if sample.get(key) is not None), None)
+    turns = _parse_turns(_require(sample, TURN_KEYS, where), f"{where}: key 'conversations'")
+    extended_key = next((key for key in EXTENDED_KEYS if sample.get(key) is not None), None)
     if extended_key is None:
         parsed = tuple(Turn(question, answer) for question, answer in turns)
     else:
@@ -158,7 +137,7 @@ def _parse_turns(messages: Any, where: str) -> list[tuple[str, str]]:
     """Checks alternation and image tags; returns (question, answer) pairs."""
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise ValueError(
-            f"{where} must be a list of messages; got {_kind(messages)}. Write [{{'from': ..., 'value': ...}}]."
+            f"{where} must be a list of messages; got {kind_of(messages)}. Write [{{'from': ..., 'value': ...}}]."
         )
     if not messages or len(messages) % 2:
         raise ValueError(
@@ -168,7 +147,7 @@ def _parse_turns(messages: Any, where: str) -> list[tuple[str, str]]:
     for index, message in enumerate(messages):
         here = f"{where}, message {index}"
         if not isinstance(message, Mapping):
-            raise ValueError(f"{here} must be a JSON object; got {_kind(message)}. Give it keys from and value.")
+            raise ValueError(f"{here} must be a JSON object; got {kind_of(message)}. Give it keys from and value.")
         speaker, expected = _require(message, ("from",), here), _SPEAKERS[index % 2]
         if speaker != expected:
             raise ValueError(
@@ -193,7 +172,7 @@ def _parse_turns(messages: Any, where: str) -> list[tuple[str, str]]:
 
 def _strip_image_tag(text: str) -> str:
     """Removes the tag with the white space around it; a single space keeps the words on both sides apart."""
-    return re.sub(rf"\s*{re.escape(IMAGE_TAG)}\s*", " ", text).strip()
+    return _TAG.sub(" ", text).strip() if IMAGE_TAG in text else text.strip()
 
 
 def _to_sample(record: Record) -> dict[str, Any]:
@@ -230,14 +209,14 @@ def _require(mapping: Mapping[str, Any], keys: Sequence[str], where: str) -> Any
 def _text(value: Any, where: str) -> str:
     # bool is an int in Python, but True as an answer is a broken file, not a number.
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{where} must be text or a number; got {_kind(value)}. Correct the value.")
+        raise ValueError(f"{where} must be text or a number; got {kind_of(value)}. Correct the value.")
     text = str(value).strip()
     if not text:
         raise ValueError(f"{where} must not be empty; got {value!r}. Fill it in.")
     return text
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """The JSON name of a value's type, for messages."""
     if value is None:
         return "null"
