@@ -29,7 +29,7 @@ _PAD, _BOS, _EOS = "<pad>", "<s>", "</s>"
 
 
 def build_tiny_model(
-    texts: Iterable[str], seed: int, image_size: int = 64
+    texts: Iterable[str], seed: int, image_size: int = 64, size: int = 1
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Builds a tiny random LLaVA and a tokenizer trained on `texts`.
 
@@ -41,12 +41,13 @@ def build_tiny_model(
             does not occur here can still be read, in smaller pieces.
         seed: Seeds the weights. The global random state is left as it was.
         image_size: Side of the square input in pixels, a multiple of 8.
+        size: Widths of vision tower and language model in multiples of 128; 3 has about eight times the parameters.
 
     Returns:
         The model (float32, CPU) and its processor.
 
     Raises:
-        ValueError: `image_size` is not a positive multiple of 8.
+        ValueError: `image_size` is not a positive multiple of 8, or `size` is below 1.
 
     Example:
         >>> model, processor = build_tiny_model(["Is there a lesion?", "yes"], seed=0)
@@ -60,6 +61,9 @@ def build_tiny_model(
             f"build_tiny_model: image_size must be a positive multiple of {_PATCH}; got {image_size}. "
             f"Use {max(1, round(image_size / _PATCH)) * _PATCH}."
         )
+    if size < 1:
+        raise ValueError(f"build_tiny_model: size must be at least 1; got {size}. Use a positive whole number.")
+    vision_width, language_width = size * _VISION_WIDTH, size * _LANGUAGE_WIDTH
     tokenizer = _train_tokenizer(texts)
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
@@ -72,8 +76,8 @@ def build_tiny_model(
     )
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=_VISION_WIDTH,
-            intermediate_size=2 * _VISION_WIDTH,
+            hidden_size=vision_width,
+            intermediate_size=2 * vision_width,
             num_hidden_layers=2,
             num_attention_heads=4,
             image_size=image_size,
@@ -81,8 +85,8 @@ def build_tiny_model(
         ),
         text_config=LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=_LANGUAGE_WIDTH,
-            intermediate_size=2 * _LANGUAGE_WIDTH,
+            hidden_size=language_width,
+            intermediate_size=2 * language_width,
             num_hidden_layers=3,
             num_attention_heads=4,
             num_key_value_heads=4,

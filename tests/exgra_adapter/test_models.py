@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from exgra_adapter.data.collator import IGNORED_LABEL, Collator, RecordDataset, Sample
+from exgra_adapter.data.collator import IGNORED_LABEL, TEXT_PREFIX, Collator, CollatorOptions
+from exgra_adapter.data.dataset import RecordDataset, Sample
 from exgra_adapter.data.records import Record, Turn
-from exgra_adapter.models import build_tiny_model, encode_text, load_model, pool_patches, tokenize_texts, visual_nodes
+from exgra_adapter.models import (
+    DecoderTap,
+    PackedTexts,
+    build_tiny_model,
+    encode_packed,
+    encode_text,
+    load_model,
+    text_layout,
+    tokenize_texts,
+    visual_nodes,
+)
 from exgra_adapter.prompts import question_prompt
 
 
@@ -22,6 +35,14 @@ def tiny(small_data) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
 def samples(small_data) -> list[Sample]:
     dataset = RecordDataset(small_data.records, small_data.images)
     return [dataset[index] for index in range(len(dataset))]
+
+
+def collator(processor: LlavaProcessor, max_length: int = 512, **options: Any) -> Collator:
+    return Collator(processor, CollatorOptions(max_length, **options))
+
+
+def aligned(processor: LlavaProcessor, **options: Any) -> Collator:
+    return collator(processor, views=("answer", "extended"), layout="rows", **options)
 
 
 def decode(processor: LlavaProcessor, row: torch.Tensor) -> str:
@@ -60,7 +81,7 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no config.json"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ValueError, match="must be of type 'llava'; got 'llama'"):
+    with pytest.raises(ValueError, match="reads images and text and writes text; got 'llama'"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(ValueError, match="must be a complete model folder"):
@@ -69,7 +90,7 @@ def test_other_folders_are_refused(tmp_path):
 
 def test_labels_are_the_answers_and_their_stop_tokens(tiny, samples):
     _, processor = tiny
-    batch = Collator(processor, max_length=512, alignment=False)(samples)
+    batch = collator(processor)(samples)
     assert set(batch) == {"input_ids", "attention_mask", "labels", "pixel_values"}
     stop = processor.tokenizer.eos_token
     for row, sample in enumerate(samples):
@@ -85,7 +106,7 @@ def test_labels_are_the_answers_and_their_stop_tokens(tiny, samples):
 def test_training_and_generation_share_their_tokens(tiny, samples):
     """What stands ahead of the first label is, token by token, the prompt that generation uses."""
     _, processor = tiny
-    batch = Collator(processor, max_length=512, alignment=False)(samples[1:2])
+    batch = collator(processor)(samples[1:2])
     prompt = processor(text=question_prompt(samples[1].record.turns[0].question), images=samples[1].image)["input_ids"]
     before = int((batch["labels"][0] != IGNORED_LABEL).nonzero()[0])
     assert batch["input_ids"][0, :before].tolist() == list(torch.tensor(prompt).flatten())
@@ -93,28 +114,26 @@ def test_training_and_generation_share_their_tokens(tiny, samples):
 
 def test_long_conversations_are_cut_but_never_silently_useless(tiny, samples):
     _, processor = tiny
-    whole = Collator(processor, max_length=512, alignment=False)(samples[:1])["input_ids"].shape[1]
-    assert Collator(processor, max_length=whole - 3, alignment=False)(samples[:1])["input_ids"].shape[1] == whole - 3
+    whole = collator(processor)(samples[:1])["input_ids"].shape[1]
+    assert collator(processor, whole - 3)(samples[:1])["input_ids"].shape[1] == whole - 3
     with pytest.raises(ValueError, match=r"record '0' must have its first answer within max_length = 68 tokens \(64"):
-        Collator(processor, max_length=68, alignment=False)(samples[:1])
+        collator(processor, 68)(samples[:1])
     with pytest.raises(ValueError, match="must exceed the 64 tokens of the image; got 64"):
-        Collator(processor, max_length=64, alignment=False)
+        collator(processor, 64)(samples[:1])
 
 
 @pytest.mark.parametrize("text", ["a </s> b", "<pad>", "<s>"])
 def test_text_that_spells_a_special_token_is_refused(tiny, samples, text):
     record = Record("7", "a.png", (Turn("q", text),))
     with pytest.raises(ValueError, match="record '7' must not spell a special token"):
-        Collator(tiny[1], max_length=512, alignment=False)([Sample(record, samples[0].image)])
+        collator(tiny[1])([Sample(record, samples[0].image)])
 
 
 def test_texts_of_the_alignment_are_one_batch(tiny, samples):
     _, processor = tiny
-    batch = Collator(processor, max_length=512, alignment=True)(samples[:2])
-    texts = [
-        decode(processor, ids[mask.bool()])
-        for ids, mask in zip(batch["text_input_ids"], batch["text_mask"], strict=True)
-    ]
+    batch = aligned(processor)(samples[:2])
+    packed = PackedTexts.from_tensors(batch, TEXT_PREFIX)
+    texts = [decode(processor, packed.input_ids[packed.owners == owner]) for owner in range(4)]
     first, second = (sample.record.turns for sample in samples[:2])
     assert [text.strip() for text in texts] == [
         " ".join(turn.answer for turn in first),
@@ -123,8 +142,22 @@ def test_texts_of_the_alignment_are_one_batch(tiny, samples):
         second[0].extended_answer,
     ]
     bare = Sample(Record("8", "a.png", (Turn("q", "a"),)), samples[0].image)
-    with pytest.raises(ValueError, match=r"record '8' must have an extended answer .* template extender"):
-        Collator(processor, max_length=512, alignment=True)([bare])
+    with pytest.raises(ValueError, match=r"record '8' must have an extended answer .* extender=template"):
+        aligned(processor)([bare])
+
+
+def test_packed_texts_have_the_nodes_of_texts_alone(tiny, samples):
+    model, processor = tiny
+    assert text_layout(model) == "rows"
+    packed = PackedTexts.from_tensors(aligned(processor)(samples), TEXT_PREFIX)
+    views = [
+        [" ".join(turn.answer for turn in sample.record.turns) for sample in samples],
+        [" ".join(turn.extended_answer or "" for turn in sample.record.turns) for sample in samples],
+    ]
+    with torch.no_grad():
+        nodes = packed.means(encode_packed(model, packed), 2 * len(samples))
+        alone = encode_text(model, **tokenize_texts(processor, [text for view in views for text in view], 512))
+    torch.testing.assert_close(nodes, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_a_text_node_does_not_depend_on_its_batch(tiny):
@@ -156,25 +189,33 @@ def _to_the_left(values: torch.Tensor, processor: LlavaProcessor) -> torch.Tenso
 
 
 def test_averaging_padding_is_the_legacy_trap(tiny, samples):
+    """Trap 3: the released recipe's means, for comparison only."""
     model, processor = tiny
-    honest, legacy = (
-        Collator(processor, 512, alignment=True, average_padding=padding)(samples[:2]) for padding in (False, True)
-    )
-    assert legacy["text_mask"].all()
-    names = ("text_input_ids", "text_attention_mask", "text_mask")
-    with torch.no_grad():
-        nodes = [encode_text(model, *(batch[name] for name in names)) for batch in (honest, legacy)]
-    assert not torch.allclose(*nodes)
+    found = []
+    for chosen in ([samples[1]], [samples[1], samples[0]]):  # the second has longer texts
+        made = [aligned(processor, count_padding=counted)(chosen) for counted in (False, True)]
+        packed = [PackedTexts.from_tensors(batch, TEXT_PREFIX) for batch in made]
+        with torch.no_grad():
+            found.append([each.means(encode_packed(model, each), 2 * len(chosen))[0] for each in packed])
+    (honest, counted), (honest_again, counted_again) = found
+    assert not torch.allclose(honest, counted)
+    torch.testing.assert_close(honest, honest_again, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(counted, counted_again), "the mean of a row as long as the longest text"
 
 
 def test_visual_nodes_are_means_of_projected_patches(tiny, samples):
     model, processor = tiny
-    batch = Collator(processor, 512, alignment=False)(samples)
+    batch = collator(processor)(samples)
     with torch.no_grad():
         nodes = visual_nodes(model, batch["pixel_values"])
         vision = model.model.vision_tower(batch["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
         torch.testing.assert_close(nodes, model.model.multi_modal_projector(vision).mean(1))
-        torch.testing.assert_close(pool_patches(model(**batch).image_hidden_states, len(samples)), nodes)
+        tap = DecoderTap()
+        with tap.attached(model):
+            model(**batch)
+            torch.testing.assert_close(tap.image_nodes(batch["input_ids"], processor.image_token_id), nodes)
+        with pytest.raises(RuntimeError, match="must follow a forward pass"):
+            tap.image_nodes(batch["input_ids"], processor.image_token_id)
         torch.testing.assert_close(visual_nodes(model, batch["pixel_values"].flip(0)), nodes.flip(0))
         mirrored = visual_nodes(model, batch["pixel_values"].flip(-1))
     assert (mirrored - nodes).norm(dim=-1).min() > 0.01 * nodes.norm(dim=-1).mean(), (
