@@ -1,17 +1,13 @@
-"""The command `exgra-med`: demo, train, evaluate."""
+"""The command `exgra-med`: demo, train, evaluate, data, convert, export."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from exgra_adapter.config import TrainingConfig
 from exgra_adapter.console import complain, say
 
 _DESCRIPTION = """\
@@ -22,23 +18,11 @@ _EPILOG = """\
 Start with the demo: it draws a small synthetic data set, trains with and without the alignment and writes a report.
   exgra-med demo
 Then train on data of your own:
-  exgra-med train --stage instruct --data train.json --images images --output runs/stage2 --extender template
+  exgra-med data check train.json --images images
+  exgra-med train stage2 --data train.json --images images --output runs/stage2 --set extender=template
   exgra-med evaluate vqa --model runs/stage2 --data test.json --images images --output runs/stage2/test
 
 Exit codes: 0 done, 1 failed with a sentence that says why, 2 wrong usage, 130 interrupted."""
-
-_TRAIN_EPILOG = """\
-The data is a JSON list of samples such as
-  {"id": "1", "image": "1.png", "conversations": [{"from": "human", "value": "Is there a lesion? <image>"},
-                                                  {"from": "gpt", "value": "yes"}]}
-The three stages, with the tiny model:
-  exgra-med train --stage align    --data train.json --images images --output runs/stage1
-  exgra-med train --stage instruct --data train.json --images images --output runs/stage2 --model runs/stage1 \\
-                  --extender template
-  exgra-med train --stage vqa      --data train.json --images images --output runs/vqa    --model runs/stage2
-
-The output folder is a Hugging Face model folder with settings.json, history.jsonl and, with alignment on,
-alignment.safetensors. A run that was interrupted or killed continues with the same command and --resume."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from exgra_adapter import export_command as export
+    from exgra_adapter import train_command as training
+    from exgra_adapter.conversion import command as conversion
+    from exgra_adapter.data import command as data
     from exgra_adapter.evaluation import command as evaluation
 
     form = argparse.RawDescriptionHelpFormatter
@@ -77,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    subparsers = parser.add_subparsers(title="commands", required=True, metavar="{demo,train,evaluate}")
+    names = "{demo,train,evaluate,data,convert,export}"
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar=names)
 
     demo = subparsers.add_parser(
         "demo",
@@ -94,72 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--threads", type=int, default=None, help="CPU threads (default: what torch chooses)")
     demo.set_defaults(run=_demo)
 
-    train = subparsers.add_parser(
-        "train",
-        parents=[common],
-        allow_abbrev=False,
-        formatter_class=form,
-        help="train one stage on your data",
-        description="Trains one stage and writes a Hugging Face model folder.",
-        epilog=_TRAIN_EPILOG,
-    )
-    _add_config_options(train)
-    train.set_defaults(run=_train, usage_error=train.error)
-
+    training.add_parser(subparsers, parents=[common])
     evaluation.add_parser(subparsers, parents=[common])
+    data.add_parser(subparsers, parents=[common])
+    conversion.add_parser(subparsers, parents=[common])
+    export.add_parser(subparsers, parents=[common])
     return parser
-
-
-def _add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Makes one option of every field of TrainingConfig; its type, choices, default and help come from there."""
-    kinds = get_type_hints(TrainingConfig)
-    for field in dataclasses.fields(TrainingConfig):
-        flag, kind = "--" + field.name.replace("_", "-"), kinds[field.name]
-        required = field.default is dataclasses.MISSING
-        text = field.metadata["help"].replace("%", "%%")
-        if kind is bool:
-            parser.add_argument(flag, action="store_true", help=text)
-            continue
-        if not required and field.default is not None:
-            text += " (default: %(default)s)"
-        extra: dict[str, Any] = (
-            {"choices": get_args(kind)} if get_origin(kind) is Literal else {"type": _value_type(kind)}
-        )
-        if "choices" not in extra:
-            extra["metavar"] = {Path: "PATH", int: "N", float: "X", str: "NAME"}[extra["type"]]
-        parser.add_argument(flag, required=required, default=None if required else field.default, help=text, **extra)
-
-
-def _value_type(kind: Any) -> Any:
-    """The type inside `X | None`, or the type itself."""
-    inner = [argument for argument in get_args(kind) if argument is not type(None)]
-    return inner[0] if inner else kind
-
-
-def _train(options: argparse.Namespace) -> int:
-    names = [field.name for field in dataclasses.fields(TrainingConfig)]
-    try:
-        config = TrainingConfig(**{name: getattr(options, name) for name in names}).resolved()
-    except ValueError as error:
-        options.usage_error(str(error))
-    # Importing transformers takes seconds: settings are checked before.
-    from exgra_adapter.training import train
-
-    say("Settings:")
-    for name, value in config.to_json().items():
-        say(f"  {name:<21} {json.dumps(value)}")
-    summary = train(config)
-    last = summary.history[-1] if summary.history else {}
-    values = ", ".join(
-        f"{name} {last[name]:.3f}" for name in ("ar_loss", "alignment_loss", "retrieval") if name in last
-    )
-    say(f"Trained {summary.steps} steps on {summary.samples} samples in {summary.seconds:.0f} s.")
-    if values:
-        say(f"Last logged: {values}.")
-    if summary.skipped:
-        say(f"Left out {summary.skipped} samples with unreadable images.")
-    say(f"Model folder: {summary.output}")
-    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:

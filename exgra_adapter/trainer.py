@@ -4,77 +4,134 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import LlavaForConditionalGeneration, LlavaProcessor, Trainer
+from transformers import PreTrainedModel, Trainer
 
-import graphmatch as gm
-from exgra_adapter.alignment import batch_nodes, load_alignment, save_alignment
+from exgra_adapter.alignment import BatchAlignment, load_alignment, save_alignment
+from exgra_adapter.clock import PhaseClock
+from exgra_adapter.data.collator import TEXT_PREFIX
+from exgra_adapter.distributed import prepare_sharding, unsharded_class
 from exgra_adapter.models.load import without_weight_bars
+from exgra_adapter.observer import StepObserver
 
 _ATTRIBUTE = "alignment"
+_PREFIX = f"{_ATTRIBUTE}."
 
 
 class AlignmentTrainer(Trainer):
-    """Trains a LLaVA model on its autoregressive loss plus `alignment_weight` times the alignment loss.
+    """Trains a model that reads images and text on its autoregressive loss plus a weight times an alignment objective.
 
-    The model stays a stock `LlavaForConditionalGeneration`, so it generates at any time. While it trains, the alignment
-    is a submodule of it: optimizer, gradient clipping and data-parallel wrappers then treat the message passing like
-    every other parameter. Checkpoints keep it apart, in `alignment.safetensors`.
+    The model stays what it is, a class of transformers or a PEFT model around one, so it generates at any time. While
+    it trains, the objective is a submodule of it and its loss is added by hooks on its forward pass: optimizer,
+    gradient clipping, DDP, FSDP and DeepSpeed then treat both like every other part of the model. Checkpoints keep the
+    objective's parameters apart, in `alignment.safetensors`.
 
-    Both losses are means over an optimizer step: splitting a step by gradient accumulation, or scaling the loss for
-    fp16, changes the weight of neither. Besides the Trainer's own values, the log holds `ar_loss`, `alignment_loss`,
-    `matching_accuracy`, `retrieval` and `zero_gradient_share`, averaged over the steps since the last log.
+    Both losses are means over an optimizer step: splitting a step by gradient accumulation, scaling the loss for fp16,
+    or more processes change the weight of neither. Besides the Trainer's own values, the log holds `ar_loss`,
+    `alignment_loss` and the objective's metrics, averaged over the steps since the last log and over processes,
+    `zero_gradient_share`, gradient norms of the parts (`gradient_norm_*`), and seconds per step and phase
+    (`seconds_*`).
 
     Args:
-        alignment: The loss module, or None for the autoregressive loss alone.
+        alignment: The objective with its way to the batch's nodes, or None for the autoregressive loss alone.
         alignment_weight: Its weight; 0 or more.
-        **trainer_arguments: The Trainer's own. `data_collator` is a `Collator`, with `alignment=True` where the
-            alignment is on.
+        **trainer_arguments: The Trainer's own. `data_collator` is a `Collator` whose options fit the alignment.
 
     Raises:
         ValueError: The weight is negative, or not 0 without an alignment.
     """
 
-    model: LlavaForConditionalGeneration
+    model: PreTrainedModel
 
     def __init__(
-        self,
-        *,
-        alignment: gm.BarycenterAlignment | None = None,
-        alignment_weight: float = 0.0,
-        **trainer_arguments: Any,
+        self, *, alignment: BatchAlignment | None = None, alignment_weight: float = 0.0, **trainer_arguments: Any
     ) -> None:
         if alignment_weight < 0 or (alignment is None and alignment_weight):
             raise ValueError(
                 f"AlignmentTrainer: alignment_weight must be 0 or more, and 0 without alignment; got {alignment_weight}"
-                ". Pass alignment=graphmatch.BarycenterAlignment(dim) or weight 0."
+                ". Pass alignment=BatchAlignment(objective, texts) or weight 0."
             )
         super().__init__(**trainer_arguments)
+        if self.args.fsdp_plugin_args is not None:
+            prepare_sharding(self.accelerator, self.stock_model, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
         self.alignment = alignment if alignment_weight else None
         self.alignment_weight = alignment_weight
         if self.alignment is not None:
-            self.alignment.to(self.args.device)
+            self.alignment.objective.to(self.args.device)
         # The training loop sets this for every step; a loss that is computed outside of it needs a value too.
         self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
+        self.clock = PhaseClock(self.args.device)
+        self.skipped = 0
+        self._observer = StepObserver(self.clock, self.args.logging_steps)
+        self.add_callback(self._observer)
         self._sums: dict[str, Tensor] = {}
         self._steps_in_sums = 0.0
+        self._timed_steps = 0.0
+        self._batch_of_step = 0
+        self._whole_step_mean = False
+        self._texts: dict[str, Tensor] = {}
+        self._is_attached = False
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Makes the objective a part of the model until the context ends; `train` does it where it is not yet."""
+        if self._is_attached or self.alignment is None:
+            yield
+            return
+        outer, stock = self.model, self.stock_model
+        setattr(outer, _ATTRIBUTE, self.alignment.objective)
+        handles = [
+            outer.register_forward_pre_hook(self._take_texts, with_kwargs=True),
+            outer.register_forward_hook(self._add_alignment, with_kwargs=True),
+        ]
+        self._is_attached = True
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self.alignment.tap.attached(stock))
+                stack.enter_context(self.clock.timing_matchings(self.alignment.objective))
+                yield
+        finally:
+            self._is_attached = False
+            for handle in handles:
+                handle.remove()
+            delattr(outer, _ATTRIBUTE)
+
+    @property
+    def stock_model(self) -> PreTrainedModel:
+        """The model of transformers inside all wrappers."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains as `Trainer.train` does, with the alignment's parameters among the model's."""
-        with self._attached():
+        """Trains as `Trainer.train` does, with the objective's parameters among the model's."""
+        with self.attached():
             return super().train(*args, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetches the batches of a step; also decides whether the step is timed: on a GPU that costs a wait."""
+        logged = self.state.global_step % self.args.logging_steps == 0
+        self.clock.enabled = self.args.device.type == "cpu" or logged
+        self._batch_of_step = 0
+        with self.clock.phase("data"):
+            return super().get_batch_samples(*args, **kwargs)
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Runs forward and backward for one batch; also notes whether the discrete loss sent a gradient at all."""
-        loss = super().training_step(model, *args, **kwargs)
+        with self.clock.phase("backward"):
+            loss = super().training_step(model, *args, **kwargs)
         share = 1 / self.current_gradient_accumulation_steps
-        if self.alignment is not None:
-            self._add("zero_gradient_share", self.alignment.zero_gradient.float() * share)
+        zero = None if self.alignment is None else getattr(self.alignment.objective, "zero_gradient", None)
+        if zero is not None:
+            self._add("zero_gradient_share", zero.float() * share)
         self._steps_in_sums += share
+        self._timed_steps += share if self.clock.enabled else 0.0
+        self._batch_of_step += 1
         return loss
 
     def compute_loss(
@@ -85,26 +142,20 @@ class AlignmentTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Computes the weighted sum of both losses for one batch of a `Collator`."""
-        stock: LlavaForConditionalGeneration = self.accelerator.unwrap_model(model)
-        stock.model.vision_tower.eval()
-        texts = [inputs[name] for name in ("text_input_ids", "text_attention_mask", "text_mask") if name in inputs]
-        inputs = {name: value for name, value in inputs.items() if not name.startswith("text_")}
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        # A cache serves generation alone, and layers that are computed again for the backward pass would fill it twice.
+        inputs = {**inputs, "use_cache": False}
+        skipped = inputs.pop("skipped", None)
+        if skipped is not None:
+            self.skipped += int(skipped.sum())
+        vision_tower = getattr(self.stock_model.base_model, "vision_tower", None)
+        if vision_tower is not None:
+            vision_tower.eval()
         # The Trainer divides a loss by the accumulated batches unless it is a token mean over all of them already.
-        whole_step_mean = self.model_accepts_loss_kwargs and num_items_in_batch is not None
-        share = 1 / self.current_gradient_accumulation_steps
-        if model.training:
-            self._add("ar_loss", loss.detach() * (1.0 if whole_step_mean else share))
-        if self.alignment is not None:
-            input_ids, attention_mask, text_mask = texts
-            with self.accelerator.autocast():
-                nodes = batch_nodes(stock, outputs.image_hidden_states, input_ids, attention_mask, text_mask)
-            details = self.alignment.details(*nodes)
-            loss = loss + self.alignment_weight * details.loss * (share if whole_step_mean else 1.0)
-            if model.training:
-                self._add("alignment_loss", details.loss.detach() * share)
-                self._add("matching_accuracy", details.matching_accuracy * share)
-                self._add("retrieval", details.retrieval * share)
+        self._whole_step_mean = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+        with self.attached(), self.clock.phase("forward"):
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.alignment is None and model.training:
+            self._note_main_pass(loss, inputs["input_ids"])
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -119,47 +170,113 @@ class AlignmentTrainer(Trainer):
                     f"AlignmentTrainer: the loss must stay finite; got {logs['loss']} at step {self.state.global_step}"
                     ". Lower the learning rate, or train in fp32 or bf16."
                 )
-            logs["gradient_norm"] = logs.pop("grad_norm")
-            logs.update({name: float(value) / self._steps_in_sums for name, value in self._sums.items()})
-            self._sums.clear()
-            self._steps_in_sums = 0.0
+            logs["gradient_norm"] = float(logs.pop("grad_norm"))
+            logs.update(self._averages())
+            logs.update(self._observer.gradient_norms(logs["gradient_norm"]))
         super().log(logs, start_time)
+
+    def _averages(self) -> dict[str, float]:
+        """Returns the means since the last call over steps and processes, and starts anew."""
+        names = sorted(self._sums)
+        found = {}
+        if names:
+            values = torch.stack([self._sums[name].double() for name in names]) / self._steps_in_sums
+            found = dict(zip(names, self.accelerator.reduce(values, "mean").tolist(), strict=True))
+        seconds = self.clock.take()
+        if self._timed_steps:
+            found |= {f"seconds_{name}": value / self._timed_steps for name, value in seconds.items()}
+        self._sums.clear()
+        self._steps_in_sums = self._timed_steps = 0.0
+        return found
 
     def _add(self, name: str, value: Tensor) -> None:
         """Sums on the device: a number that is read in every step would make the host wait for it."""
+        value = value.detach().to(self.args.device)
         self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
 
-    @contextmanager
-    def _attached(self) -> Iterator[None]:
-        if self.alignment is None:
-            yield
-            return
-        setattr(self.model, _ATTRIBUTE, self.alignment)
-        try:
-            yield
-        finally:
-            delattr(self.model, _ATTRIBUTE)
+    def _take_texts(self, module: nn.Module, arguments: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Keeps from the model what it does not know."""
+        self._texts = {name: value for name, value in inputs.items() if name.startswith(TEXT_PREFIX)}
+        return arguments, {name: value for name, value in inputs.items() if not name.startswith(TEXT_PREFIX)}
+
+    def _add_alignment(self, module: nn.Module, arguments: Any, inputs: dict[str, Any], outputs: Any) -> Any:
+        """Adds the objective's loss to the model's own, inside its forward pass, where wrappers see it."""
+        texts, self._texts = self._texts, {}
+        if self.alignment is None or not texts or outputs.loss is None:
+            return outputs
+        # A number that is the same when a run is resumed.
+        number = self.state.global_step * self.args.gradient_accumulation_steps + self._batch_of_step
+        with self.accelerator.autocast():
+            result = self.alignment(self.stock_model, inputs["input_ids"], texts, number, self.clock)
+        share = 1 / self.current_gradient_accumulation_steps
+        processes = self._loss_factor()
+        if module.training:
+            self._note_main_pass(outputs.loss * processes, inputs["input_ids"])
+            self._add("alignment_loss", result.loss * share)
+            for name, value in result.metrics.items():
+                self._add(name, value * share)
+            read_alone = texts.get(f"{TEXT_PREFIX}input_ids")
+            self._add("tokens_text", torch.tensor(0.0 if read_alone is None else float(read_alone.numel())))
+        scale = share / processes if self._whole_step_mean else 1.0
+        outputs.loss = outputs.loss + self.alignment_weight * scale * result.loss
+        return outputs
+
+    def _note_main_pass(self, loss: Tensor, input_ids: Tensor) -> None:
+        share = 1 / self.current_gradient_accumulation_steps
+        self._add("ar_loss", loss * (1.0 if self._whole_step_mean else share))
+        self._add("tokens_main", torch.tensor(float(input_ids.numel())))
+
+    def _loss_factor(self) -> int:
+        """What the Trainer multiplies a loss with that is a mean over the tokens of all processes."""
+        averaged = self.args.average_tokens_across_devices and self._whole_step_mean
+        return self.accelerator.num_processes if averaged else 1
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         state = self.model.state_dict() if state_dict is None else state_dict
         # The tokenizer keeps the limits of its last call, and whoever loads it would inherit them.
-        processor = self.processing_class
-        if isinstance(processor, LlavaProcessor):
-            processor.tokenizer.backend_tokenizer.no_truncation()
-            processor.tokenizer.backend_tokenizer.no_padding()
-        own = {name: value for name, value in state.items() if not name.startswith(f"{_ATTRIBUTE}.")}
-        with without_weight_bars():
+        tokenizer = getattr(self.processing_class, "tokenizer", None)
+        if tokenizer is not None:
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
+        own = {name: value for name, value in state.items() if not name.startswith(_PREFIX)}
+        with without_weight_bars(), unsharded_class(self.stock_model) if self.is_fsdp_enabled else nullcontext():
             super()._save(output_dir, own)
         if self.alignment is not None and self.args.should_save:
-            save_alignment(self.alignment, Path(output_dir or self.args.output_dir))
+            aligned = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+            save_alignment(aligned or self.alignment.objective.state_dict(), Path(output_dir or self.args.output_dir))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The main process marks a checkpoint as complete next: by then every process must have written its part.
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.alignment is None:
+        # Sharded checkpoints hold the objective like every other part.
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        delattr(self.model, _ATTRIBUTE)  # the model's own file must neither miss nor gain keys
+        with self._detached():  # the model's own file must neither miss nor gain keys
+            if isinstance(self.model, PreTrainedModel):
+                self._load_weights(Path(resume_from_checkpoint))
+            else:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.alignment is not None:
+            load_alignment(self.alignment.objective, Path(resume_from_checkpoint))
+
+    def _load_weights(self, folder: Path) -> None:
+        """Reads a model's file as `from_pretrained` does; the Trainer would not know that names on disk are others."""
+        with without_weight_bars():
+            saved = type(self.model).from_pretrained(folder, dtype=self.model.dtype, local_files_only=True)
+        self.model.load_state_dict(saved.state_dict())
+
+    @contextmanager
+    def _detached(self) -> Iterator[None]:
+        """Takes the objective out of the model for a while."""
+        inside = self._is_attached and self.alignment is not None
+        if inside:
+            delattr(self.model, _ATTRIBUTE)
         try:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            yield
         finally:
-            setattr(self.model, _ATTRIBUTE, self.alignment)
-        load_alignment(self.alignment, Path(resume_from_checkpoint))
+            if inside and self.alignment is not None:
+                setattr(self.model, _ATTRIBUTE, self.alignment.objective)

@@ -2,67 +2,57 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import functools
 import logging
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PrinterCallback,
-    ProgressCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, ProgressCallback, set_seed
 
-import graphmatch as gm
-from exgra_adapter.alignment import ALIGNMENT_FILE, load_alignment
-from exgra_adapter.atomic import write_json, write_json_lines
-from exgra_adapter.config import TrainingConfig
-from exgra_adapter.data.collator import Collator, RecordDataset, check_images
+from exgra_adapter.alignment import ALIGNMENT_FILE, BatchAlignment, load_alignment
+from exgra_adapter.arguments import training_arguments
+from exgra_adapter.config import TINY, TrainingConfig
+from exgra_adapter.data.budget import compute_factor
+from exgra_adapter.data.check import check_images
+from exgra_adapter.data.collator import Collator, CollatorOptions
+from exgra_adapter.data.dataset import RecordDataset, StreamingRecordDataset
 from exgra_adapter.data.extender import TemplateExtender, extend_records
-from exgra_adapter.data.records import Record, read_records
-from exgra_adapter.models.load import load_model
+from exgra_adapter.data.files import read_records, sample_fraction
+from exgra_adapter.data.records import Record
+from exgra_adapter.data.stores import ImageStore, open_image_store
+from exgra_adapter.distributed import gather_sizes, is_main_process, on_main_process
+from exgra_adapter.facts import describe_run
+from exgra_adapter.models.llava import add_dense_connector, set_projector
+from exgra_adapter.models.load import ADAPTER_CONFIG, load_model
+from exgra_adapter.models.nodes import text_layout
+from exgra_adapter.models.prepare import add_adapters, freeze
 from exgra_adapter.models.tiny import build_tiny_model
+from exgra_adapter.objectives import build_objective, objective_options
+from exgra_adapter.reporting.card import write_model_card
+from exgra_adapter.reporting.report import write_training_report
+from exgra_adapter.runs import (
+    CHECKPOINTS,
+    TrainingSummary,
+    check_output,
+    claim_output,
+    last_checkpoint,
+    save_model,
+    write_result,
+)
 from exgra_adapter.trainer import AlignmentTrainer
 
 __all__ = ["AlignmentTrainer", "TrainingSummary", "train"]
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS, _HISTORY, _SUMMARY, _CHECKPOINTS = "settings.json", "history.jsonl", "summary.json", "checkpoints"
-# Settings that say how a run is watched and stored, not what it computes: they may differ when a run is resumed.
-_FREE_TO_CHANGE = {"output", "workers", "logging_steps", "save_steps", "resume", "overwrite"}
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """What a training run leaves behind.
-
-    Attributes:
-        output: Folder that `LlavaForConditionalGeneration.from_pretrained` and `LlavaProcessor.from_pretrained` load,
-            with `alignment.safetensors` where the alignment was on, `settings.json`, `history.jsonl`, `summary.json`.
-        history: One dict per logged step: `step`, `epoch`, `loss`, `ar_loss`, `gradient_norm`, `learning_rate`, and
-            with alignment `alignment_loss`, `matching_accuracy`, `retrieval`, `zero_gradient_share`.
-        samples: Samples trained on.
-        skipped: Samples left out because of a bad image.
-        steps: Optimizer steps in total.
-        seconds: Duration of this call; a run that was resumed took longer.
-    """
-
-    output: Path
-    history: list[dict[str, float]]
-    samples: int
-    skipped: int
-    steps: int
-    seconds: float
+_KEPT = ("conversion.json", "tokenizer.model")  # what the way back to the original format wants
+_BASE = "base"  # where the model lies that adapters belong to, unless it has a folder of its own
 
 
 def train(config: TrainingConfig, console_progress: bool = True) -> TrainingSummary:
@@ -71,7 +61,7 @@ def train(config: TrainingConfig, console_progress: bool = True) -> TrainingSumm
     Everything is checked before the first step: data, images, extended answers, the output folder. Checkpoints appear
     in `output/checkpoints` while the run lasts; with `resume`, a run that was killed continues from the last complete
     one with the same result as if it had never stopped, and a run that had finished is only read. Seeds Python, NumPy
-    and torch.
+    and torch. Under torchrun every process calls this with the same settings.
 
     Args:
         config: The settings.
@@ -86,41 +76,65 @@ def train(config: TrainingConfig, console_progress: bool = True) -> TrainingSumm
     """
     started = time.monotonic()
     config = config.resolved()
-    finished = _check_output(config)
+    arguments = training_arguments(config, config.output / CHECKPOINTS)
+    _ = arguments.device  # joins the other processes
+    console_progress = console_progress and is_main_process()
+    finished = check_output(config)
     if finished is not None:
         logger.info("%s holds the finished run already", config.output)
         return finished
-    checkpoint = None if config.overwrite else _last_checkpoint(config.output / _CHECKPOINTS)
-    arguments = _training_arguments(config)
-    records, skipped = _prepare_records(config, console_progress)
+    checkpoint = last_checkpoint(config)
+    data = _prepare_data(config, console_progress)
     set_seed(config.seed)
-    model, processor = _prepare_model(config, records, checkpoint)
-    _freeze(model, config.stage)
+    model, processor = _prepare_model(config, data.records)
     alignment = _prepare_alignment(config, model)
-    _claim_output(config)
+    collator = Collator(processor, _collator_options(config, model, alignment), config.prompt)
+    if config.match_compute:
+        arguments.num_train_epochs *= compute_factor(data.records, collator, config.objective == "extended_text")
+    freeze(model, config.stage, processor)
+    claim_output(config)
+    if config.lora_rank:
+        model = _adapted(config, model, processor)
     trainer = AlignmentTrainer(
         model=model,
         args=arguments,
-        train_dataset=RecordDataset(records, config.images),
-        data_collator=Collator(processor, config.max_length, alignment is not None, average_padding=config.legacy),
+        train_dataset=data.dataset,
+        data_collator=collator,
         processing_class=processor,
         alignment=alignment,
-        alignment_weight=config.alignment_weight or 0.0,
+        alignment_weight=config.alignment_weight if alignment is not None else 0.0,
     )
     trainer.remove_callback(PrinterCallback)  # it prints where no bar is wanted
+    _add_tensorboard(trainer, config)
     progress = _Progress()
     if console_progress:
         trainer.add_callback(progress)
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        progress.close()
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    summary = TrainingSummary(
-        config.output, history, len(records), skipped, trainer.state.global_step, round(time.monotonic() - started, 3)
-    )
-    _write_result(trainer, summary)
+    with trainer.attached():
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            progress.close()
+        history = [entry for entry in trainer.state.log_history if "loss" in entry]
+        summary = TrainingSummary(
+            config.output,
+            history,
+            len(data.records) or trainer.get_total_train_batch_size(arguments) * trainer.state.global_step,
+            data.skipped + sum(gather_sizes(trainer.skipped, arguments.device)),
+            trainer.state.global_step,
+            round(time.monotonic() - started, 3),
+        )
+        describe = functools.partial(_describe, config=config, trainer=trainer, summary=summary)
+        write_result(summary, lambda folder: trainer.save_model(str(folder)), describe)
     return summary
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Samples to train on; `records` is empty where they are streamed."""
+
+    dataset: RecordDataset | StreamingRecordDataset
+    records: list[Record]
+    skipped: int
 
 
 class _Progress(ProgressCallback):
@@ -138,176 +152,168 @@ class _Progress(ProgressCallback):
             self.training_bar.set_postfix({name: f"{logs[name]:.3f}" for name in self._SHOWN if name in logs})
 
 
-def _check_output(config: TrainingConfig) -> TrainingSummary | None:
-    """Makes the output folder or refuses one that must not be used; returns the run that is finished there already."""
-    output = config.output
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=output, prefix=".writable"):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"train: output must be a folder that can be written to; got {output} ({error.strerror}). "
-            "Choose another one."
-        ) from None
-    settings = output / _SETTINGS
-    if config.overwrite:
-        return None
-    if config.resume and settings.is_file():
-        _require_same_settings(config, settings)
-        return _read_summary(output) if (output / _SUMMARY).is_file() else None
-    if any(output.iterdir()):
-        raise ValueError(
-            f"train: output must be an empty folder; got {output} with files in it. "
-            "Continue an interrupted run with --resume, start anew with --overwrite, or choose another folder."
+def _prepare_data(config: TrainingConfig, progress: bool) -> _Data:
+    if config.images is not None and not config.images.exists():
+        raise ValueError(f"train: images must be an existing folder or .tar; got {config.images}. Check the path.")
+    if config.streaming:
+        stream = StreamingRecordDataset(
+            config.data,
+            None if config.images is None else open_image_store(config.images, config.data),
+            config.bad_samples,
+            config.shuffle_buffer,
+            config.seed,
+            transform=_extended if config.extender == "template" else None,
         )
-    return None
-
-
-def _claim_output(config: TrainingConfig) -> None:
-    """Removes an earlier run, if that is wanted, and writes the settings.
-
-    Called when data and model are known to be right: a run that fails on them leaves the folder as it was.
-    """
-    if config.overwrite:
-        for name in (_SUMMARY, _HISTORY, ALIGNMENT_FILE):
-            (config.output / name).unlink(missing_ok=True)
-        shutil.rmtree(config.output / _CHECKPOINTS, ignore_errors=True)
-    write_json(config.output / _SETTINGS, config.to_json())
-
-
-def _require_same_settings(config: TrainingConfig, path: Path) -> None:
-    earlier, now = json.loads(path.read_text(encoding="utf-8")), config.to_json()
-    changed = [name for name in now if name not in _FREE_TO_CHANGE and earlier.get(name) != now[name]]
-    if changed:
-        name = changed[0]
-        raise ValueError(
-            f"train: {name} must be the same when a run is resumed ({earlier.get(name)!r}); got {now[name]!r}. "
-            "Give the old settings, or start anew with --overwrite."
-        )
-
-
-def _read_summary(output: Path) -> TrainingSummary:
-    values = json.loads((output / _SUMMARY).read_text(encoding="utf-8"))
-    lines = (output / _HISTORY).read_text(encoding="utf-8").splitlines()
-    return TrainingSummary(output=output, history=[json.loads(line) for line in lines], **values)
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """Finds the last complete checkpoint; the trainer state is written last, so a folder without it is half written."""
-    complete: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning("%s is incomplete and is removed", path)
-            shutil.rmtree(path)
-            continue
-        complete.append((int(state["global_step"]), path))
-    return max(complete)[1] if complete else None
-
-
-def _prepare_records(config: TrainingConfig, progress: bool) -> tuple[list[Record], int]:
+        return _Data(stream, [], 0)
     records = read_records(config.data, config.allow_duplicate_ids)
+    if config.data_fraction < 1:
+        records = sample_fraction(records, config.data_fraction, config.seed)
     if config.extender == "template":
         records = extend_records(records, TemplateExtender())
-    if config.alignment_weight:
+    if config.needs_extended_answers:
         bare = next((record for record in records if not all(turn.extended_answer for turn in record.turns)), None)
         if bare is not None:
             raise ValueError(
-                f"train: with the alignment on, every sample must have extended answers; got none for id {bare.id!r} "
-                f"in {config.data}. Add conversations_long, use --extender template, or --alignment-weight 0."
+                f"train: objective {config.objective} must have extended answers in every sample; got none for id "
+                f"{bare.id!r} in {config.data}. Add conversations_long, set extender=template, objective=none or "
+                "texts=answer."
             )
-    if not config.images.is_dir():
-        raise ValueError(f"train: images must be an existing folder; got {config.images}. Check the path.")
-    records, skipped, reason = check_images(records, config.images, config.bad_images == "skip", progress)
+    store = open_image_store(config.images, config.data)
+    kept, reason = on_main_process(lambda: _usable(records, store, config, progress))
+    skipped = len(records) - len(kept)
     if skipped:
         logger.warning("%d samples are left out because of bad images; the first: %s", skipped, reason)
-    if not records:
+    if not kept:
         raise ValueError(f"train: data must hold at least one usable sample; got none in {config.data}. Add samples.")
-    return records, skipped
+    records = [records[place] for place in kept]
+    return _Data(RecordDataset(records, store, config.bad_samples), records, skipped)
 
 
-def _prepare_model(
-    config: TrainingConfig, records: Sequence[Record], checkpoint: Path | None
-) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    if checkpoint is not None:
-        return load_model(checkpoint)
-    if config.model != "tiny":
-        return load_model(Path(config.model))
-    turns = [turn for record in records for turn in record.turns]
-    texts = (text for turn in turns for text in (turn.question, turn.answer, turn.extended_answer) if text)
-    return build_tiny_model(texts, config.seed)
+def _usable(
+    records: Sequence[Record], store: ImageStore, config: TrainingConfig, progress: bool
+) -> tuple[list[int], str | None]:
+    """Returns the places of the records whose images can be read, and why the first other one cannot."""
+    kept, _, reason = check_images(records, store, config.bad_samples == "skip", progress)
+    good = set(map(id, kept))
+    return [place for place, record in enumerate(records) if id(record) in good], reason
 
 
-def _prepare_alignment(config: TrainingConfig, model: LlavaForConditionalGeneration) -> gm.BarycenterAlignment | None:
-    if not config.alignment_weight:
-        return None
-    alignment = gm.BarycenterAlignment(
-        dim=model.config.text_config.hidden_size,
-        k=config.neighbours,
-        barycenter=config.barycenter,
-        legacy=config.legacy,
-    )
-    if config.model != "tiny" and (Path(config.model) / ALIGNMENT_FILE).is_file():
-        load_alignment(alignment, Path(config.model))
-    return alignment
+def _extended(record: Record) -> Record:
+    return extend_records([record], TemplateExtender())[0]
 
 
-def _freeze(model: LlavaForConditionalGeneration, stage: str) -> None:
-    """Vision is frozen always; stage 1 trains the projector alone, later stages the language model too."""
-    model.requires_grad_(stage != "align")
-    model.model.vision_tower.requires_grad_(False)
-    model.model.multi_modal_projector.requires_grad_(True)
-
-
-def _training_arguments(config: TrainingConfig) -> TrainingArguments:
-    if config.precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("train: precision fp16 must run on a GPU; got a machine without one. Use bf16 or fp32.")
-    arguments = TrainingArguments(
-        output_dir=str(config.output / _CHECKPOINTS),
-        num_train_epochs=config.epochs or 1.0,
-        max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        learning_rate=config.learning_rate or 0.0,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup_ratio,
-        weight_decay=0.0,
-        optim="adamw_torch",
-        bf16=config.precision == "bf16",
-        fp16=config.precision == "fp16",
-        seed=config.seed,
-        data_seed=config.seed,
-        logging_steps=config.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=config.save_steps,
-        save_total_limit=2,
-        dataloader_num_workers=config.workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=True,
-        report_to="none",
-    )
-    if arguments.n_gpu > 1:
-        raise ValueError(
-            f"train: one process must see one GPU; got {arguments.n_gpu}. "
-            "Start it with torchrun, or set CUDA_VISIBLE_DEVICES=0."
+def _prepare_model(config: TrainingConfig, records: Sequence[Record]) -> tuple[PreTrainedModel, ProcessorMixin]:
+    if config.model == TINY:
+        turns = [turn for record in records for turn in record.turns]
+        texts = (text for turn in turns for text in (turn.question, turn.answer, turn.extended_answer) if text)
+        model, processor = build_tiny_model(texts, config.seed, size=config.tiny_size)
+    else:
+        if config.quantization != "none" and (Path(config.model) / ADAPTER_CONFIG).is_file():
+            raise ValueError(
+                f"train: model must be a whole model with quantization={config.quantization}; got {config.model} with "
+                "adapters. Merge them first: exgra-med export."
+            )
+        on_gpu = torch.cuda.is_available()
+        model, processor = load_model(
+            Path(config.model),
+            dtype=torch.bfloat16 if config.precision == "bf16" and on_gpu and config.lora_rank else torch.float32,
+            attention=None if config.attention == "default" else config.attention,
+            quantization=None if config.quantization == "none" else config.quantization,
         )
-    return arguments
+    if config.dense_connector != "keep":
+        model, processor = add_dense_connector(model, processor, config.dense_connector)
+    if config.projector != "keep":
+        set_projector(model, config.projector)
+    return model, processor
 
 
-def _write_result(trainer: AlignmentTrainer, summary: TrainingSummary) -> None:
-    """Moves complete files into the output folder; the summary comes last and marks the run as finished."""
-    output = summary.output
-    with tempfile.TemporaryDirectory(dir=output, prefix=".partial") as folder:
-        trainer.save_model(folder)
-        (Path(folder) / "training_args.bin").unlink()  # a pickle that repeats settings.json
-        for path in sorted(Path(folder).iterdir()):
-            path.replace(output / path.name)
-    write_json_lines(output / _HISTORY, summary.history)
-    values = asdict(summary)
-    write_json(output / _SUMMARY, {name: values[name] for name in ("samples", "skipped", "steps", "seconds")})
-    shutil.rmtree(output / _CHECKPOINTS, ignore_errors=True)
+def _adapted(config: TrainingConfig, model: PreTrainedModel, processor: ProcessorMixin) -> Any:
+    """Puts adapters on a model, which remember the folder of the model that they belong to."""
+    # A model that was put together from adapters is nowhere as a whole.
+    merged = config.model == TINY or (Path(config.model) / ADAPTER_CONFIG).is_file()
+    if merged:
+        on_main_process(lambda: save_model(model, processor, config.output / _BASE))
+    adapted: Any = add_adapters(
+        model,
+        config.lora_rank,
+        config.lora_alpha,
+        config.lora_dropout,
+        config.quantization != "none",
+        config.gradient_checkpointing,
+    )
+    base = _BASE if merged else str(Path(config.model).resolve())
+    adapted.peft_config["default"].base_model_name_or_path = base
+    return adapted
+
+
+def _collator_options(
+    config: TrainingConfig, model: PreTrainedModel, alignment: BatchAlignment | None
+) -> CollatorOptions:
+    return CollatorOptions(
+        max_length=config.max_length,
+        views=() if alignment is None else alignment.texts,
+        layout=None if alignment is None else text_layout(model),
+        answer_positions=alignment is not None and alignment.reuse_answer_states,
+        extended_conversations=config.objective == "extended_text",
+        count_padding=config.legacy,
+    )
+
+
+def _prepare_alignment(config: TrainingConfig, model: PreTrainedModel) -> BatchAlignment | None:
+    if not config.is_aligned or config.objective is None:
+        return None
+    wanted: dict[str, Any] = {
+        "neighbours": config.neighbours,
+        "barycenter": config.barycenter,
+        "gradient": config.gradient,
+        "relaxation": config.relaxation,
+        "legacy": config.legacy,
+    }
+    # Defaults are left to the objective: a recipe of its own, such as the released one, has others.
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
+    chosen = {name: value for name, value in wanted.items() if value != defaults.get(name)}
+    known = objective_options(config.objective)
+    if config.texts != "both":
+        choice: dict[str, Any] = {"text": config.texts} if "text" in known else {"views": ("image", config.texts)}
+        chosen |= choice
+    ignored = sorted(chosen.keys() - known)
+    if ignored:
+        raise ValueError(
+            f"train: {ignored[0]} must be left out with objective={config.objective}, which does not know it; got "
+            f"{chosen[ignored[0]]!r}. Leave it out, or choose another objective."
+        )
+    objective = build_objective(config.objective, model.config.get_text_config().hidden_size, **chosen)
+    if objective is None:
+        return None
+    if config.model != TINY and (Path(config.model) / ALIGNMENT_FILE).is_file():
+        load_alignment(objective, Path(config.model))
+    reused = {"answer"} if config.reuse_answer_states else set()
+    texts: Any = tuple(sorted(objective.needs & {"answer", "extended"} - reused))
+    return BatchAlignment(objective, texts, config.reuse_answer_states, config.graph_scope, config.seed)
+
+
+def _add_tensorboard(trainer: AlignmentTrainer, config: TrainingConfig) -> None:
+    """Puts TensorBoard's files beside the model; by default they would lie among the checkpoints, which go."""
+    if "tensorboard" not in [name.strip() for name in config.report_to.split(",")]:
+        return
+    from transformers.integrations import TensorBoardCallback
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError(
+            "train: the package tensorboard must be installed for report_to=tensorboard; got none. "
+            "Install it with `pip install tensorboard`."
+        ) from None
+    if is_main_process():
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(config.output / "logs"))))
+
+
+def _describe(folder: Path, config: TrainingConfig, trainer: AlignmentTrainer, summary: TrainingSummary) -> None:
+    settings = config.to_json()
+    facts = describe_run(trainer.model, config, summary, trainer.data_collator.prompt)
+    write_training_report(folder, settings, summary.history, facts)
+    write_model_card(folder, settings, facts, summary.history)
+    for name in _KEPT:
+        if config.model != TINY and (Path(config.model) / name).is_file():
+            shutil.copyfile(Path(config.model) / name, folder / name)

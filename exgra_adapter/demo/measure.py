@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-import graphmatch as gm
 from exgra_adapter.alignment import load_alignment
-from exgra_adapter.data.collator import Collator, RecordDataset
+from exgra_adapter.data.collator import TEXT_PREFIX, Collator, CollatorOptions
+from exgra_adapter.data.dataset import RecordDataset
 from exgra_adapter.data.records import Record
 from exgra_adapter.demo.results import HeldOutAlignment
 from exgra_adapter.demo.scenes import TOPICS, Topic
 from exgra_adapter.evaluation.files import Prediction
 from exgra_adapter.evaluation.metrics import Estimate, ItemScore, Scores, bootstrap_interval, summarise_items
-from exgra_adapter.models import encode_text, load_model, visual_nodes
+from exgra_adapter.models import PackedTexts, encode_packed, load_model, visual_nodes
+from exgra_adapter.objectives import BatchViews, build_objective
 
 
 @torch.inference_mode()
@@ -46,18 +47,21 @@ def measure_alignment(
     model, processor = load_model(model_folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        alignment = gm.BarycenterAlignment(dim=model.config.text_config.hidden_size)
+        objective = build_objective("barycenter", model.config.text_config.hidden_size)
+    if objective is None:
+        raise ValueError("measure_alignment: barycenter must be an objective; got none. Install the package again.")
     if trained:
-        load_alignment(alignment, model_folder)
-    alignment.eval()
+        load_alignment(objective, model_folder)
+    objective.eval()
+    collate = Collator(processor, CollatorOptions(views=("answer", "extended"), layout="rows"))
     samples = RecordDataset(records, images)
     starts = range(0, len(samples) - batch_size + 1, batch_size)
     accuracy, retrieval = [], []
     for start in starts:
-        views = _views(model, processor, samples, range(start, start + batch_size))
-        details = alignment.details(*views)
-        accuracy.append(float(details.matching_accuracy))
-        retrieval.append(float(details.retrieval))
+        batch = collate([samples[index] for index in range(start, start + batch_size)])
+        metrics = objective(_views(model, batch)).metrics
+        accuracy.append(float(metrics["matching_accuracy"]))
+        retrieval.append(float(metrics["retrieval"]))
     return HeldOutAlignment(float(np.mean(accuracy)), float(np.mean(retrieval)), len(starts))
 
 
@@ -117,11 +121,12 @@ def paired_difference(first: Scores, second: Scores, seed: int, resamples: int) 
     return Estimate(float(np.mean([group.mean() for group in groups])), low, high, sum(len(group) for group in groups))
 
 
-def _views(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, samples: RecordDataset, indices: range
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Image, answer and extended-answer nodes of a batch, each (n, d) float32."""
-    collate = Collator(processor, max_length=2048, alignment=True)
-    batch = collate([samples[index] for index in indices])
-    texts = encode_text(model, batch["text_input_ids"], batch["text_attention_mask"], batch["text_mask"])
-    return visual_nodes(model, batch["pixel_values"]), texts[: len(indices)], texts[len(indices) :]
+def _views(model: Any, batch: dict[str, torch.Tensor]) -> BatchViews:
+    """The nodes of a batch."""
+    packed = PackedTexts.from_tensors(batch, TEXT_PREFIX)
+    if packed is None:
+        raise ValueError("measure_alignment: the batch must hold texts; got none. Collate with views.")
+    images = visual_nodes(model, batch["pixel_values"])
+    texts = packed.means(encode_packed(model, packed), 2 * len(images))
+    answers, extended = texts.split(len(images))
+    return BatchViews(images, answers, extended, batch[f"{TEXT_PREFIX}groups"])

@@ -75,6 +75,11 @@ def add_parser(
     model.add_argument(
         "--max-new-tokens", metavar="N", type=_positive, default=64, help="longest answer (default: %(default)s)"
     )
+    model.add_argument(
+        "--prompt",
+        choices=("llava", "released", "chat_template"),
+        help="conversation format (default: the one that the model was trained in)",
+    )
     ready = vqa.add_argument_group("score an answer file")
     ready.add_argument("--gt", metavar="FILE", type=Path, help="JSON file with the questions and reference answers")
     ready.add_argument("--pred", metavar="FILE", type=Path, help="answer file")
@@ -157,13 +162,28 @@ def _answer(options: argparse.Namespace, records: list[Record]) -> list[Predicti
     options.output.mkdir(parents=True, exist_ok=True)
     model, processor = load_model(options.model)
     predictions = generate_answers(
-        model, processor, records, options.images, options.batch_size, options.max_new_tokens
+        model,
+        processor,
+        records,
+        options.images,
+        options.batch_size,
+        options.max_new_tokens,
+        prompt=options.prompt or _prompt_of(options.model),
     )
     write_answers(options.output / _ANSWERS, predictions)
     failures = [prediction for prediction in predictions if prediction.error is not None]
     if failures:
         logger.warning("%d questions have no answer; the first: %s", len(failures), failures[0].error)
     return predictions
+
+
+def _prompt_of(model: Path) -> str:
+    """The format that a model was trained in, as its settings say."""
+    try:
+        settings = json.loads((model / "settings.json").read_text(encoding="utf-8"))
+        return str(settings.get("prompt", "llava"))
+    except (OSError, ValueError, AttributeError):
+        return "llava"  # a model from elsewhere
 
 
 def _positive(text: str) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 from tqdm import tqdm
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from exgra_adapter.data.images import ImageError, open_image
 from exgra_adapter.data.records import Record
 from exgra_adapter.evaluation.files import Prediction
-from exgra_adapter.prompts import clean_answer, question_prompt
+from exgra_adapter.prompts import IMAGE_TAG, PromptFormat, clean_answer, prompt_format
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,14 @@ class _Request:
 
 
 def generate_answers(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     records: Sequence[Record],
     images: Path,
     batch_size: int = 16,
     max_new_tokens: int = 64,
     console_progress: bool = True,
+    prompt: str = "llava",
 ) -> list[Prediction]:
     """Answers every question with greedy decoding.
 
@@ -53,6 +54,7 @@ def generate_answers(
         batch_size: Questions answered at once, at least 1.
         max_new_tokens: Longest answer in tokens, at least 1.
         console_progress: Whether to show a progress bar.
+        prompt: The format that the model was trained in, as in `prompt_format`.
 
     Returns:
         One prediction per question, in the order of the records and turns. A question whose picture cannot be read has
@@ -66,6 +68,7 @@ def generate_answers(
             "generate_answers: batch_size and max_new_tokens must be at least 1; got "
             f"{batch_size} and {max_new_tokens}. Use positive numbers."
         )
+    formatted = prompt_format(prompt, processor)
     training = model.training
     model.eval()
     total = sum(len(record.turns) for record in records)
@@ -75,7 +78,7 @@ def generate_answers(
             total=total, desc="answering", unit="question", disable=not console_progress, leave=False
         ) as progress:
             for batch in _batches(_requests(records, images), batch_size):
-                predictions += _answer(model, processor, batch, max_new_tokens)
+                predictions += _answer(model, processor, formatted, batch, max_new_tokens)
                 progress.update(len(batch))
     finally:
         model.train(training)
@@ -105,7 +108,11 @@ def _batches(requests: Iterator[_Request], size: int) -> Iterator[list[_Request]
 
 @torch.inference_mode()
 def _answer(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, batch: list[_Request], max_new_tokens: int
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    prompt: PromptFormat,
+    batch: list[_Request],
+    max_new_tokens: int,
 ) -> list[Prediction]:
     readable = [request for request in batch if request.image is not None]
     texts: Iterator[str] = iter(())
@@ -113,12 +120,17 @@ def _answer(
         tokenizer = processor.tokenizer
         inputs = processor(
             images=[request.image for request in readable],
-            text=[question_prompt(request.record.turns[request.turn].question) for request in readable],
+            text=[
+                prompt.prompt(request.record.turns[request.turn].question).replace(IMAGE_TAG, processor.image_token)
+                for request in readable
+            ],
             padding=True,
             padding_side="left",
             return_tensors="pt",
         ).to(model.device, model.dtype)
         stop = tokenizer.eos_token_id
+        own_stop = prompt.stop != tokenizer.eos_token
+        stop_text = {"stop_strings": prompt.stop, "tokenizer": tokenizer} if own_stop else {}
         tokens = model.generate(
             **inputs,
             do_sample=False,
@@ -126,7 +138,9 @@ def _answer(
             max_new_tokens=max_new_tokens,
             eos_token_id=stop,
             pad_token_id=stop if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+            **stop_text,
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
-        texts = map(clean_answer, tokenizer.batch_decode(answers, skip_special_tokens=True))
+        decoded = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts = (clean_answer(text, prompt.stop if own_stop else "") for text in decoded)
     return [request.answered(None if request.image is None else next(texts)) for request in batch]

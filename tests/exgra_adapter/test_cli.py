@@ -12,20 +12,25 @@ import pytest
 from exgra_adapter.cli import main
 from exgra_adapter.config import TrainingConfig
 
+PLACES = ["--data", "a", "--images", "b", "--output", "c"]
+
 
 def train_arguments(small_data, output: Path, *more: str) -> list[str]:
-    fast = ["--max-steps", "2", "--batch-size", "4", "--neighbours", "2", "--logging-steps", "1"]
+    fast = ["max_steps=2", "batch_size=4", "neighbours=2", "logging_steps=1"]
     places = ["--data", str(small_data.data), "--images", str(small_data.images), "--output", str(output)]
-    return ["train", "--stage", "instruct", *places, *fast, *more]
+    return ["train", "stage2", *places, *[part for setting in fast for part in ("--set", setting)], *more]
 
 
 @pytest.mark.parametrize(
     ("arguments", "taught"),
     [
-        (["--help"], ["demo", "train", "evaluate", "exgra-med train --stage", "Exit codes", "not for clinical use"]),
+        (
+            ["--help"],
+            ["demo", "train", "evaluate", "convert", "export", "exgra-med train stage2", "Exit codes"],
+        ),
         (
             ["train", "--help"],
-            ["--stage {align,instruct,vqa}", "default: 0.03", "--resume", '"conversations"', "--extender"],
+            ["{stage1,stage2,vqa}", "warmup_ratio", "[0.03]", "--resume", "stage2_llava_med_10"],
         ),
         (["demo", "--help"], ["--output", "default: runs/demo"]),
         (["evaluate", "vqa", "--help"], ["--model", "--pred"]),
@@ -37,12 +42,13 @@ def test_help_teaches(capsys, arguments, taught):
     assert [phrase for phrase in taught if phrase not in text] == []
 
 
-def test_every_setting_is_an_option_with_a_help_text(capsys):
+def test_every_setting_has_a_help_text(capsys):
     main(["train", "--help"])
     text = capsys.readouterr().out
     for field in dataclasses.fields(TrainingConfig):
-        assert f"--{field.name.replace('_', '-')}" in text
         assert field.metadata["help"]
+        if field.name != "stage":
+            assert re.search(rf"^  {field.name} .*{field.metadata['help'].split()[0]}", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -50,21 +56,16 @@ def test_every_setting_is_an_option_with_a_help_text(capsys):
     [
         ([], "required"),
         (["dance"], "invalid choice"),
-        (["train"], "--stage, --data, --images, --output"),
-        (["train", "--stage", "third"], "invalid choice"),
-        (["train", "--stage", "align", "--data", "a", "--images", "b", "--output", "c", "--speed", "9"], "--speed"),
-        (
-            ["train", "--stage", "align", "--data", "a", "--images", "b", "--output", "c", "--batch-size", "x"],
-            "invalid int",
-        ),
-        (
-            ["train", "--stage", "align", "--data", "a", "--images", "b", "--output", "c", "--batch-size", "0"],
-            "at least 1",
-        ),
-        (
-            ["train", "--stage", "align", "--data", "a", "--images", "b", "--output", "c", "--resume", "--overwrite"],
-            "both|two",
-        ),
+        (["train"], "stage"),
+        (["train", "third"], "invalid choice"),
+        (["train", "stage1", "--speed", "9"], "--speed"),
+        (["train", "stage1", "--output", "c"], "data must be given"),
+        (["train", "stage1", *PLACES, "--set", "batch_size=x"], "batch_size must be a whole number; got 'x'"),
+        (["train", "stage1", *PLACES, "--set", "batch_size=0"], "at least 1"),
+        (["train", "stage1", *PLACES, "--set", "bach_size=2"], r"got 'bach_size'. Did you mean batch_size\?"),
+        (["train", "stage1", *PLACES, "--config", "stage22"], "Did you mean"),
+        (["train", "stage1", *PLACES, "--config", "stage2"], "must be for stage1, as the command says"),
+        (["train", "stage1", *PLACES, "--resume", "--overwrite"], "both|two"),
         (["evaluate"], "required"),
     ],
 )
@@ -74,19 +75,22 @@ def test_wrong_usage_ends_with_2(capsys, arguments, message):
 
 
 def test_a_run_prints_its_settings_and_where_the_model_is(small_data, tmp_path, capsys):
-    assert main(train_arguments(small_data, tmp_path, "--alignment-weight", "0.5")) == 0
+    assert main(train_arguments(small_data, tmp_path, "--set", "alignment_weight=0.5")) == 0
     out = capsys.readouterr().out
     assert re.search(r"alignment_weight +0.5\n", out)
     assert re.search(r"learning_rate +0.001\n", out)
     assert "Trained 2 steps on 9 samples" in out
+    assert re.search(r"The alignment takes .* of a step", out)
     assert f"Model folder: {tmp_path}" in out
+    assert (tmp_path / "report" / "report.md").is_file()
+    assert "not for clinical use" in (tmp_path / "README.md").read_text()
     assert json.loads((tmp_path / "settings.json").read_text())["alignment_weight"] == 0.5
 
-    assert main(train_arguments(small_data, tmp_path, "--alignment-weight", "0.5")) == 1
+    assert main(train_arguments(small_data, tmp_path, "--set", "alignment_weight=0.5")) == 1
     error = capsys.readouterr().err
     assert "--resume" in error
     assert "--overwrite" in error
-    assert main(train_arguments(small_data, tmp_path, "--alignment-weight", "0.5", "--resume")) == 0
+    assert main(train_arguments(small_data, tmp_path, "--set", "alignment_weight=0.5", "--resume")) == 0
 
 
 def test_failures_are_one_sentence_and_end_with_1(small_data, tmp_path, capsys):
@@ -113,8 +117,9 @@ def test_train_and_evaluate_on_real_images(data_folder, tmp_path, capsys):
     folder = data_folder / "medvqa" / "vqa_rad"
     images = ["--images", str(folder / "images")]
     data = str(folder / "train_w_options_new_with_images.json")
-    arguments = ["train", "--stage", "instruct", "--data", data, *images, "--output", str(tmp_path / "model")]
-    assert main([*arguments, "--max-steps", "2", "--batch-size", "8", "--extender", "template"]) == 0
+    arguments = ["train", "stage2", "--data", data, *images, "--output", str(tmp_path / "model")]
+    settings = ("max_steps=2", "batch_size=8", "extender=template")
+    assert main([*arguments, *[part for setting in settings for part in ("--set", setting)]]) == 0
     assert "Trained 2 steps on 347 samples" in capsys.readouterr().out
     test = json.loads((folder / "test_w_options_new_with_images.json").read_text())[:8]
     (tmp_path / "test.json").write_text(json.dumps(test))

@@ -75,6 +75,7 @@ def test_results_say_what_was_measured(demo):
     assert results["majority"]["exact_match"]["count"] == 24
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_results(demo, tmp_path):
     run_demo(tmp_path / "demo", seed=1, threads=1, config=TINY, console_progress=False)
     first, second = (json.loads((folder / "results.json").read_text()) for folder in (demo, tmp_path / "demo"))

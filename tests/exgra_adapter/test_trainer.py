@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, TrainingArguments
 
 import graphmatch as gm
-from exgra_adapter.alignment import load_alignment, save_alignment
-from exgra_adapter.data.collator import Collator, RecordDataset
+from exgra_adapter.alignment import BatchAlignment, load_alignment, save_alignment
+from exgra_adapter.data.collator import Collator, CollatorOptions
+from exgra_adapter.data.dataset import RecordDataset
 from exgra_adapter.models import build_tiny_model
+from exgra_adapter.objectives import build_objective
 from exgra_adapter.prompts import question_prompt
 from exgra_adapter.trainer import AlignmentTrainer
 
@@ -26,13 +29,21 @@ def make(small_data, tmp_path) -> Make:
     """Builds trainers whose model, alignment and settings are the same unless an argument says otherwise."""
 
     def build(
-        weight: float = ALIGNED, legacy: bool = False, dropout: float = 0.0, **arguments: Any
+        weight: float = ALIGNED,
+        legacy: bool = False,
+        dropout: float = 0.0,
+        reuse: bool = False,
+        **arguments: Any,
     ) -> AlignmentTrainer:
         turns = [turn for record in small_data.records for turn in record.turns]
         model, processor = build_tiny_model([turn.answer for turn in turns], seed=0)
         model.model.vision_tower.requires_grad_(False)
         torch.manual_seed(0)
-        alignment = gm.BarycenterAlignment(dim=128, k=2, dropout=dropout, legacy=legacy) if weight else None
+        objective = build_objective("barycenter", 128, neighbours=2, dropout=dropout, legacy=legacy)
+        assert objective is not None
+        texts = ("extended",) if reuse else ("answer", "extended")
+        alignment = BatchAlignment(objective, texts, reuse, seed=0) if weight else None
+        options = CollatorOptions(512, texts, "rows", answer_positions=reuse, count_padding=legacy)
         settings = {
             "output_dir": str(tmp_path / "run"),
             "per_device_train_batch_size": 4,
@@ -51,7 +62,7 @@ def make(small_data, tmp_path) -> Make:
             model=model,
             args=TrainingArguments(**(settings | arguments)),
             train_dataset=RecordDataset(small_data.records, small_data.images),
-            data_collator=Collator(processor, 512, alignment=alignment is not None, average_padding=legacy),
+            data_collator=Collator(processor, options if weight else CollatorOptions(512)),
             processing_class=processor,
             alignment=alignment,
             alignment_weight=weight,
@@ -67,7 +78,7 @@ def batch_of(trainer: AlignmentTrainer, indices: list[int]) -> dict[str, torch.T
 def gradients(trainer: AlignmentTrainer) -> dict[str, torch.Tensor]:
     """All gradients by name, and none left behind."""
     assert trainer.alignment is not None
-    named = [*trainer.model.named_parameters(), *trainer.alignment.named_parameters()]
+    named = [*trainer.model.named_parameters(), *trainer.alignment.objective.named_parameters()]
     found = {name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None}
     for _, parameter in named:
         parameter.grad = None
@@ -78,10 +89,15 @@ def test_the_loss_is_the_weighted_sum_of_both(make):
     trainer, plain = make(weight=0.5), make(weight=0.0)
     batch = batch_of(trainer, [0, 1, 2, 3])
     trainer.model.eval()
-    trainer.alignment.eval()
+    trainer.alignment.objective.eval()
     total, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     alone = plain.compute_loss(plain.model.eval(), batch_of(plain, [0, 1, 2, 3]))
-    torch.testing.assert_close(outputs.loss, alone)
+    torch.testing.assert_close(outputs.loss, total)
+    with trainer.attached():
+        outputs = trainer.model(**batch)
+    torch.testing.assert_close(outputs.loss, total)
+    batch = {name: value for name, value in batch.items() if not name.startswith("text_")}
+    torch.testing.assert_close(trainer.model(**batch).loss, alone, msg="the model itself is as it was")
     assert 0 < (total - alone).item() <= 0.5 * 2
 
 
@@ -114,7 +130,7 @@ def test_accumulation_changes_the_weight_of_neither_loss(make):
 
     reference = make()
     reference.model.train()
-    reference.alignment.train()
+    reference.alignment.objective.train()
     for batch in batches:
         outputs = reference.model(**{name: value for name, value in batch.items() if not name.startswith("text_")})
         share = (batch["labels"][:, 1:] != -100).sum() / taught
@@ -160,7 +176,7 @@ def test_both_texts_take_one_pass_of_the_language_model(make):
 def test_the_order_of_a_batch_does_not_matter(make):
     trainer = make()
     trainer.model.eval()
-    trainer.alignment.eval()
+    trainer.alignment.objective.eval()
     with torch.no_grad():
         losses = [
             trainer.compute_loss(trainer.model, batch_of(trainer, order)) for order in ([0, 1, 2, 3], [2, 0, 3, 1])
@@ -171,9 +187,9 @@ def test_the_order_of_a_batch_does_not_matter(make):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_message_passing_learns_with_the_model(make, legacy):
     trainer = make(max_steps=3, legacy=legacy)  # batches of 4, 4 and 1
-    before = {name: value.clone() for name, value in trainer.alignment.named_parameters()}
+    before = {name: value.clone() for name, value in trainer.alignment.objective.named_parameters()}
     trainer.train()
-    assert all(not torch.equal(before[name], value) for name, value in trainer.alignment.named_parameters())
+    assert all(not torch.equal(before[name], value) for name, value in trainer.alignment.objective.named_parameters())
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3]
     assert not trainer.model.model.vision_tower.training
 
@@ -191,14 +207,27 @@ def test_a_trained_model_is_a_stock_model_again(make, tmp_path):
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     again = make()
-    load_alignment(again.alignment, tmp_path / "saved")
-    for name, value in trainer.alignment.state_dict().items():
-        assert torch.equal(again.alignment.state_dict()[name], value), name
+    load_alignment(again.alignment.objective, tmp_path / "saved")
+    for name, value in trainer.alignment.objective.state_dict().items():
+        assert torch.equal(again.alignment.objective.state_dict()[name], value), name
+
+
+def test_alignment_files_have_the_names_of_the_library(make, tmp_path):
+    """A converted checkpoint has no objective around its message passing."""
+    torch.manual_seed(1)
+    library = gm.BarycenterAlignment(dim=128)
+    save_alignment(library.state_dict(), tmp_path)
+    trainer = make()
+    load_alignment(trainer.alignment.objective, tmp_path)
+    for name, value in library.state_dict().items():
+        assert torch.equal(trainer.alignment.objective.alignment.state_dict()[name], value), name
+    save_alignment(trainer.alignment.objective.state_dict(), tmp_path)
+    assert load_file(tmp_path / "alignment.safetensors").keys() == library.state_dict().keys()
 
 
 def test_alignment_files_must_fit(tmp_path):
-    save_alignment(gm.BarycenterAlignment(dim=8), tmp_path)
-    with pytest.raises(ValueError, match="must fit the model; got"):
+    save_alignment(gm.BarycenterAlignment(dim=8).state_dict(), tmp_path)
+    with pytest.raises(ValueError, match="must fit the model and the objective; got"):
         load_alignment(gm.BarycenterAlignment(dim=16), tmp_path)
     with pytest.raises(ValueError, match=r"must hold alignment.safetensors"):
         load_alignment(gm.BarycenterAlignment(dim=8), Path(tmp_path / "none"))

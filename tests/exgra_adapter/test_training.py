@@ -20,8 +20,10 @@ from exgra_adapter.data.records import Record, Turn, write_records
 from exgra_adapter.training import TrainingSummary, train
 
 
-def config(small_data: Any, output: Path, stage: str = "instruct", **changes: Any) -> TrainingConfig:
-    fast = {"batch_size": 4, "max_steps": 2, "logging_steps": 1, "neighbours": 2}
+def config(small_data: Any, output: Path, stage: str = "stage2", **changes: Any) -> TrainingConfig:
+    fast: dict[str, Any] = {"batch_size": 4, "max_steps": 2, "logging_steps": 1}
+    if stage == "stage2" or changes.get("objective") == "barycenter":
+        fast["neighbours"] = 2
     return TrainingConfig(stage, small_data.data, small_data.images, output, **(fast | changes))
 
 
@@ -32,7 +34,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def first_stage(small_data, tmp_path_factory) -> TrainingSummary:
     output = tmp_path_factory.mktemp("runs") / "stage1"
-    return train(config(small_data, output, "align"), console_progress=False)
+    return train(config(small_data, output, "stage1"), console_progress=False)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def changed_parts(before: Path, after: Path) -> set[str]:
@@ -44,15 +50,16 @@ def changed_parts(before: Path, after: Path) -> set[str]:
 def test_each_stage_trains_its_own_parts(small_data, first_stage, tmp_path):
     assert not (first_stage.output / "alignment.safetensors").exists()
     assert "alignment_loss" not in first_stage.history[0]
-    again = train(config(small_data, tmp_path / "align", "align", model=str(first_stage.output)), False)
+    again = train(config(small_data, tmp_path / "stage1", "stage1", model=str(first_stage.output)), False)
     assert changed_parts(first_stage.output, again.output) == {"multi_modal_projector"}
 
-    second = train(config(small_data, tmp_path / "instruct", model=str(first_stage.output)), False)
+    second = train(config(small_data, tmp_path / "stage2", model=str(first_stage.output)), False)
     language = {"multi_modal_projector", "language_model", "lm_head"}
     assert changed_parts(first_stage.output, second.output) == language
     assert (second.output / "alignment.safetensors").is_file()
 
-    tuned = train(config(small_data, tmp_path / "vqa", "vqa", model=str(second.output), alignment_weight=0.5), False)
+    aligned = {"objective": "barycenter", "alignment_weight": 0.5}
+    tuned = train(config(small_data, tmp_path / "vqa", "vqa", model=str(second.output), **aligned), False)
     assert changed_parts(second.output, tuned.output) == language
     before, after = (load_file(stage.output / "alignment.safetensors") for stage in (second, tuned))
     assert before["layer.calls"] + 2 == after["layer.calls"], "the alignment of stage 2 was continued"
@@ -147,21 +154,21 @@ def test_an_interrupt_leaves_nothing_half_written(small_data, tmp_path, monkeypa
 
 
 def test_a_run_that_fails_on_its_data_leaves_the_output_as_it_was(small_data, tmp_path):
-    settings = config(small_data, tmp_path / "run", "align")
+    settings = config(small_data, tmp_path / "run", "stage1")
     wrong = dataclasses.replace(settings, data=tmp_path / "missing.json")
     with pytest.raises(ValueError, match="must name an existing file"):
         train(wrong, console_progress=False)
     assert list((tmp_path / "run").iterdir()) == []
     train(settings, console_progress=False)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    before = contents(tmp_path / "run")
     with pytest.raises(ValueError, match="must name an existing file"):
         train(dataclasses.replace(wrong, overwrite=True), console_progress=False)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert contents(tmp_path / "run") == before
 
 
 def test_an_output_folder_in_use_is_kept(small_data, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    settings = config(small_data, tmp_path, "align")
+    settings = config(small_data, tmp_path, "stage1")
     with pytest.raises(ValueError, match=r"must be an empty folder; got .* --resume, .* --overwrite"):
         train(settings, console_progress=False)
     train(dataclasses.replace(settings, overwrite=True), console_progress=False)
@@ -175,7 +182,7 @@ def test_missing_extended_answers_are_named_or_written(small_data, tmp_path):
     records = [Record(str(i), f"{i}.png", (Turn("Is there a lesion?", "yes"),)) for i in range(4)]
     write_records(tmp_path / "bare.json", records)
     settings = dataclasses.replace(config(small_data, tmp_path / "out"), data=tmp_path / "bare.json", max_steps=1)
-    with pytest.raises(ValueError, match=r"got none for id '0' .* --extender template"):
+    with pytest.raises(ValueError, match=r"got none for id '0' .* extender=template"):
         train(settings, console_progress=False)
     train(dataclasses.replace(settings, extender="template", overwrite=True), console_progress=False)
 
@@ -186,9 +193,9 @@ def test_bad_images_stop_or_are_counted(small_data, tmp_path):
     settings = dataclasses.replace(config(small_data, tmp_path / "out"), data=tmp_path / "some.json", max_steps=1)
     with pytest.raises(ValueError, match=r"record 'bad': .*bad.png must be an existing image file"):
         train(settings, console_progress=False)
-    summary = train(dataclasses.replace(settings, bad_images="skip", overwrite=True), console_progress=False)
+    summary = train(dataclasses.replace(settings, bad_samples="skip", overwrite=True), console_progress=False)
     assert (summary.samples, summary.skipped) == (4, 1)
-    with pytest.raises(ValueError, match="images must be an existing folder"):
+    with pytest.raises(ValueError, match=r"images must be an existing folder or \.tar"):
         train(dataclasses.replace(settings, images=tmp_path / "none", overwrite=True), console_progress=False)
     write_records(tmp_path / "some.json", [])
     with pytest.raises(ValueError, match="at least one usable sample"):
@@ -198,7 +205,7 @@ def test_bad_images_stop_or_are_counted(small_data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stage": "third"}, "stage must be one of align, instruct, vqa; got 'third'"),
+        ({"stage": "third"}, "stage must be one of stage1, stage2, vqa; got 'third'"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"alignment_weight": -1.0}, "alignment_weight must be 0 or more"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive and finite"),
@@ -218,13 +225,11 @@ def test_defaults_follow_the_stage(small_data, first_stage, tmp_path):
     def rate(stage: str, model: str) -> float | None:
         return config(small_data, tmp_path, stage, model=model).resolved().learning_rate
 
-    assert [rate(stage, "tiny") for stage in ("align", "instruct", "vqa")] == [2e-3, 1e-3, 1e-3]
-    assert rate("instruct", str(first_stage.output)) == 1e-3
-    assert rate("instruct", "llava-7b") == 2e-5
-    assert [config(small_data, tmp_path, stage).resolved().alignment_weight for stage in ("align", "instruct")] == [
-        0,
-        1,
-    ]
+    assert [rate(stage, "tiny") for stage in ("stage1", "stage2", "vqa")] == [2e-3, 1e-3, 1e-3]
+    assert rate("stage2", str(first_stage.output)) == 1e-3
+    assert rate("stage2", "llava-7b") == 2e-5
+    objectives = [config(small_data, tmp_path, stage).resolved().objective for stage in ("stage1", "stage2", "vqa")]
+    assert objectives == ["none", "barycenter", "none"]
 
 
 def test_sixteen_bit_precision(small_data, tmp_path):
