@@ -19,7 +19,7 @@ from exgra_adapter.prompts import PromptFormat
 from exgra_adapter.reporting.facts import Facts
 from exgra_adapter.runs import TrainingSummary
 
-_PACKAGES = ("graphmatch", "torch", "transformers", "peft", "accelerate", "datasets")
+_PACKAGES = ("graphmatch", "torch", "transformers", "peft", "accelerate", "pyarrow")
 
 
 def describe_run(model: nn.Module, config: TrainingConfig, summary: TrainingSummary, prompt: PromptFormat) -> Facts:

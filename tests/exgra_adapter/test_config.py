@@ -281,6 +281,7 @@ def test_numbers_have_a_range(name, value, rule):
         ({"lora_rank": 8, "projector": "mlp"}, {"projector": "keep"}, "lora_rank must be 0 where the projector is ex"),
         ({"lora_rank": 8, "dense_connector": "dci"}, {"lora_rank": 0}, "lora_rank must be 0 where the projector is ex"),
         ({"deepspeed": "zero2", "fsdp": "full"}, {"fsdp": "none"}, "deepspeed must not be combined with fsdp"),
+        ({"deepspeed": "zero3"}, {"model": "runs/stage1"}, "deepspeed must start from a model folder with zero3"),
         (
             {"reuse_answer_states": True, "legacy": True},
             {"legacy": False},
