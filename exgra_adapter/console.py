@@ -1,7 +1,8 @@
-"""What the command line prints, and nowhere else in the package is anything printed."""
+"""What the command lines share: printing, which is done nowhere else in the package, and numbers in options."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 
@@ -15,3 +16,20 @@ def complain(text: str) -> None:
     """Prints one line about an error to standard error."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def positive(text: str) -> int:
+    """Reads a whole number of at least 1, as an option's type."""
+    return _at_least(1, text)
+
+
+def natural(text: str) -> int:
+    """Reads a whole number of at least 0, as an option's type."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    value = int(text)
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}; got {value}")
+    return value

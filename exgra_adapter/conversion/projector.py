@@ -19,6 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from exgra_adapter.models.connector import fold_weights
+
 DenseConnector = Literal["none", "dci", "sci"]
 SCI_LAYERS = (-2, 7, 15)
 UNFOLDED_FILE = "unfolded_projector.safetensors"
@@ -94,11 +96,7 @@ def fold_dci(weight: Tensor, layers: int) -> Tensor:
         >>> fold_dci(torch.tensor([[5.0, 2.0, 4.0]]), layers=4)
         tensor([[1., 1., 2., 7.]], dtype=torch.float64)
     """
-    last, lower, upper = weight.double().chunk(3, dim=1)
-    half = layers // 2
-    folded = torch.cat([lower / half] * half + [upper / half] * half, dim=1)
-    folded[:, -last.shape[1] :] += last
-    return folded
+    return fold_weights(weight.double(), layers)
 
 
 def unfold_dci(weight: Tensor, layers: int) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exgra_adapter.atomic import write_json
-from exgra_adapter.console import complain, say
+from exgra_adapter.console import complain, natural, positive, say
 
 if TYPE_CHECKING:
     from exgra_adapter.data.check import DataReport
@@ -52,12 +52,12 @@ def add_parser(
     check.add_argument("--images", metavar="PATH", type=Path, help="folder or .tar archives of images")
     check.add_argument("--tokenizer", metavar="DIR", type=Path, help="model folder; adds token lengths")
     check.add_argument(
-        "--image-tokens", metavar="N", type=_natural, help="tokens of an image (default: as config.json there says)"
+        "--image-tokens", metavar="N", type=natural, help="tokens of an image (default: as config.json there says)"
     )
     check.add_argument(
         "--max-length",
         metavar="N",
-        type=_positive,
+        type=positive,
         default=2048,
         help="longest conversation in tokens, image included (default: %(default)s)",
     )
@@ -68,7 +68,7 @@ def add_parser(
         help="skip: missing and unreadable images are no problem, training leaves them out (default: %(default)s)",
     )
     check.add_argument("--allow-duplicate-ids", action="store_true", help="ids that occur again are no problem")
-    check.add_argument("--workers", metavar="N", type=_positive, help="threads that decode images (default: at most 8)")
+    check.add_argument("--workers", metavar="N", type=positive, help="threads that decode images (default: at most 8)")
     check.add_argument(
         "--json", metavar="FILE|-", help="write all findings here; - writes them to standard output instead"
     )
@@ -181,17 +181,3 @@ def _count(number: int, noun: str) -> str:
 def _shorten(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0; got {value}")
-    return value

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from exgra_adapter.atomic import write_json
-from exgra_adapter.console import say
+from exgra_adapter.console import natural, positive, say
 from exgra_adapter.data.records import Record, read_records
 from exgra_adapter.evaluation.files import Prediction, read_answers, read_candidates, write_answers
 from exgra_adapter.evaluation.metrics import Estimate, Scores, score
@@ -70,10 +70,10 @@ def add_parser(
         "--output", metavar="DIR", type=Path, help="folder for answers.jsonl and scores.json; both are replaced"
     )
     model.add_argument(
-        "--batch-size", metavar="N", type=_positive, default=16, help="questions at once (default: %(default)s)"
+        "--batch-size", metavar="N", type=positive, default=16, help="questions at once (default: %(default)s)"
     )
     model.add_argument(
-        "--max-new-tokens", metavar="N", type=_positive, default=64, help="longest answer (default: %(default)s)"
+        "--max-new-tokens", metavar="N", type=positive, default=64, help="longest answer (default: %(default)s)"
     )
     model.add_argument(
         "--prompt",
@@ -91,7 +91,7 @@ def add_parser(
         "--json", metavar="FILE|-", help="also write the scores here; - writes them to standard output instead"
     )
     both.add_argument(
-        "--seed", metavar="N", type=_natural, default=0, help="seed of the bootstrap (default: %(default)s)"
+        "--seed", metavar="N", type=natural, default=0, help="seed of the bootstrap (default: %(default)s)"
     )
     vqa.set_defaults(run=_run, usage_error=vqa.error)
 
@@ -184,17 +184,3 @@ def _prompt_of(model: Path) -> str:
         return str(settings.get("prompt", "llava"))
     except (OSError, ValueError, AttributeError):
         return "llava"  # a model from elsewhere
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0; got {value}")
-    return value

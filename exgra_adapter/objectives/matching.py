@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
@@ -93,9 +94,9 @@ class _Matching(Objective):
         accuracy = accepted.gather(2, result.assignment.clamp(min=0)[:, :, None]).float().mean()
         return loss, accuracy, result.gap.max()
 
+    @abstractmethod
     def _accepted(self, rows: list[Tensor | None], like: Tensor) -> Tensor:
         """Returns the matches that are no mistakes, `(problems, n, n)` bool, in the order of the library's problems."""
-        raise NotImplementedError
 
     def _tell_few_neighbours(self, samples: int) -> None:
         if samples <= self.alignment.k and not self._told:
