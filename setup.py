@@ -31,12 +31,17 @@ def find_nvcc() -> str | None:
     return shutil.which("nvcc", path=os.pathsep.join(folders))
 
 
+def binding_sources(cuda: bool) -> list[Path]:
+    """Returns the sources of one of the two modules: those of the CUDA module begin with its name."""
+    return [path for path in sorted(Path("csrc/bindings").glob("*.cpp")) if path.stem.startswith("cuda") == cuda]
+
+
 def cpu_extension() -> Extension:
     """Returns the module every installation has: the core and its CPU bindings."""
-    sources = sorted(str(path) for path in Path("csrc/core").rglob("*.cpp"))
+    sources = [*sorted(Path("csrc/core").rglob("*.cpp")), *binding_sources(cuda=False)]
     return Pybind11Extension(
         "graphmatch._native_cpu",
-        [*sources, *sorted(str(path) for path in Path("csrc/bindings").glob("*.cpp") if path.stem != "cuda")],
+        [str(path) for path in sources],
         include_dirs=["csrc"],
         depends=CORE_HEADERS,
         cxx_std=17,
@@ -59,10 +64,10 @@ def cuda_extensions() -> list[Extension]:
                 "Install the CUDA toolkit, or unset GRAPHMATCH_CUDA to build for the CPU only."
             )
         return []
-    kernels = sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))
+    sources = [str(path) for path in (*sorted(Path("csrc/cuda").glob("*.cu")), *binding_sources(cuda=True))]
     depends = [*CORE_HEADERS, *(str(path) for path in sorted(Path("csrc/cuda").glob("*.cuh")))]
     # An optional module that fails to build is a warning to setuptools, and the CPU module is still installed.
-    return [Extension(CUDA_MODULE, [*kernels, "csrc/bindings/cuda.cpp"], depends=depends, optional=choice != "1")]
+    return [Extension(CUDA_MODULE, sources, depends=depends, optional=choice != "1")]
 
 
 def architecture_flags(nvcc: str) -> list[str]:

@@ -6,9 +6,8 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 
+#include "bindings/cuda_support.hpp"
 #include "bindings/lawler_arguments.hpp"
 #include "cuda/lawler_objective.hpp"
 
@@ -16,28 +15,6 @@ namespace py = pybind11;
 
 namespace graphmatch {
 namespace {
-
-void check(cudaError_t error, const char* function) {
-  if (error == cudaSuccess) return;
-  cudaGetLastError();  // clears the error, or the next call would report it again
-  throw std::runtime_error(std::string(function) + ": CUDA error " + cudaGetErrorName(error) + ": " +
-                           cudaGetErrorString(error));
-}
-
-// Makes `device` current and gives the caller's device back at the end, also when something throws.
-class DeviceGuard {
- public:
-  DeviceGuard(int device, const char* function) {
-    check(cudaGetDevice(&previous_), function);
-    check(cudaSetDevice(device), function);
-  }
-  ~DeviceGuard() { cudaSetDevice(previous_); }
-  DeviceGuard(const DeviceGuard&) = delete;
-  DeviceGuard& operator=(const DeviceGuard&) = delete;
-
- private:
-  int previous_ = 0;
-};
 
 int device_count() {
   int count = 0;

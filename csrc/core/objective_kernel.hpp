@@ -12,7 +12,7 @@
 
 namespace graphmatch {
 
-// Member 0 gets the objective. Columns and rows outside the problem are never followed: they make it NaN.
+// Every member gets the objective. Columns and rows outside the problem are never followed: they make it NaN.
 template <class T, class Team>
 GRAPHMATCH_HOST_DEVICE double lawler_objective(const LawlerProblem<T>& problem, const std::int64_t* assignment,
                                                Team& team) {

@@ -3,17 +3,19 @@
 #include <algorithm>
 
 #include "core/objective_kernel.hpp"
-#include "cuda/block_team.cuh"
+#include "cuda/teams.cuh"
 
 namespace graphmatch {
 namespace {
 
+constexpr int kBlockThreads = 256;
 constexpr std::int64_t kLargestGrid = 2147483647;
 
 template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
     lawler_objective_kernel(LawlerBatch<T> batch, const std::int64_t* assignment, double* objective) {
-  BlockTeam team;
+  __shared__ BlockBoard board;
+  BlockTeam team(board);
   for (std::int64_t index = blockIdx.x; index < batch.count; index += gridDim.x) {
     const double value = lawler_objective(batch.problem(index), assignment + index * batch.first.rows, team);
     if (team.rank() == 0) objective[index] = value;
