@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/host_device.hpp"
+
 namespace graphmatch {
 
 template <class T>
@@ -28,7 +30,7 @@ struct LawlerProblem {
   double unmatched_cost = 0.0;           // per unmatched row; counted only when not complete
 
   // Whether some row can stay unmatched at all.
-  bool has_unmatched_label() const { return !complete || rows > columns; }
+  GRAPHMATCH_HOST_DEVICE bool has_unmatched_label() const { return !complete || rows > columns; }
 };
 
 // Edge indices inside the graphs, no NaN, no -infinity, finite quadratic costs.

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "core/barrier.hpp"
+
 // GRAPHMATCH_MULTIVERSION compiles a function of plain loops once per instruction set. Compilers take vectors that are
 // wider than the registers apart into single numbers where they are compared, so functions of vectors are defined by
 // GRAPHMATCH_FOR_EACH_WIDTH: VERSION(attribute, bytes of a register) for each instruction set.
@@ -27,10 +29,6 @@
 namespace graphmatch {
 
 inline constexpr std::int64_t kLanes = 16;  // rows of floats are padded to the widest vector
-
-// Costs are scaled to at most 1 before they enter float tables, so this stands for "forbidden" and survives additions.
-inline constexpr float kBarrier = 1e30f;
-inline constexpr float kBarrierTest = 1e29f;
 
 // A label without a finite partner keeps its message: its minimum is a barrier, not a cost.
 GRAPHMATCH_INLINE float finite_or_zero(float value) { return value < kBarrierTest ? value : 0.0f; }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/host_device.hpp"
 #include "core/status.hpp"
 
 namespace graphmatch {
@@ -42,7 +43,8 @@ inline Solution infeasible_solution(std::int64_t iterations) {
 
 // Whether the gap is at most max_gap, relative to |objective| or to the problem's largest |cost|, whichever is larger:
 // near zero the objective says nothing about the size of the numbers it was summed from.
-inline bool is_closed(double objective, double lower_bound, double largest_cost, double max_gap) {
+GRAPHMATCH_HOST_DEVICE inline bool is_closed(double objective, double lower_bound, double largest_cost,
+                                             double max_gap) {
   return objective - lower_bound <= max_gap * std::fmax(std::fabs(objective), largest_cost);
 }
 
