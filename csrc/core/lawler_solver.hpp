@@ -6,25 +6,13 @@
 
 #include "core/dual_ascent.hpp"
 #include "core/lawler.hpp"
+#include "core/lawler_options.hpp"
 #include "core/lawler_search.hpp"
 #include "core/pair_costs.hpp"
 #include "core/solution.hpp"
 #include "core/stop.hpp"
 
 namespace graphmatch {
-
-enum class LawlerMethod : std::int64_t { kDualAscent = 0, kTabu = 1, kFusion = 2, kBranchAndBound = 3, kPortfolio = 4 };
-
-struct LawlerOptions {
-  LawlerMethod method = LawlerMethod::kPortfolio;
-  double max_gap = 1e-6;  // see is_closed(); ends with Status::kOptimal when certified
-  std::uint64_t seed = 0;
-  std::int64_t max_iterations = 200;  // of the dual ascent
-  std::int64_t runs = 1;              // tabu searches, or generations of fusion
-  std::int64_t steps = 1000;          // of each tabu search
-  std::int64_t max_nodes = 0;         // of branch and bound
-  double effort = 1.0;                // of the portfolio: a factor on its budgets
-};
 
 // Solves a problem, and others that differ from it in their unary costs only: what depends on the edges and their costs
 // is built once. Each answer is that of a solver of its own, up to the scale (see `take`).

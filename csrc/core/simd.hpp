@@ -30,9 +30,6 @@ namespace graphmatch {
 
 inline constexpr std::int64_t kLanes = 16;  // rows of floats are padded to the widest vector
 
-// A label without a finite partner keeps its message: its minimum is a barrier, not a cost.
-GRAPHMATCH_INLINE float finite_or_zero(float value) { return value < kBarrierTest ? value : 0.0f; }
-
 template <class T, int kBytes>
 struct VectorOf {
   typedef T Type __attribute__((vector_size(kBytes), aligned(kBytes)));

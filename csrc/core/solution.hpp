@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "core/host_device.hpp"
 #include "core/status.hpp"
@@ -30,14 +29,14 @@ struct Solution {
   Stage stage = Stage::kNone;
 };
 
-inline Solution invalid_solution() {
-  const double nan = std::numeric_limits<double>::quiet_NaN();
+GRAPHMATCH_HOST_DEVICE inline Solution invalid_solution() {
+  const double nan = NAN;
   return {Status::kInvalid, nan, nan, 0, Stage::kNone};
 }
 
 // The minimum over no matching is +infinity.
-inline Solution infeasible_solution(std::int64_t iterations) {
-  const double infinity = std::numeric_limits<double>::infinity();
+GRAPHMATCH_HOST_DEVICE inline Solution infeasible_solution(std::int64_t iterations) {
+  const double infinity = INFINITY;
   return {Status::kInfeasible, infinity, infinity, iterations, Stage::kNone};
 }
 

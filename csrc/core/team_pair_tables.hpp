@@ -242,7 +242,7 @@ GRAPHMATCH_HOST_DEVICE void TeamPairTables::fold_unary(Team& team, const LawlerP
   const double inverse = 1.0 / scale;
   double largest_error = 0.0;
   share_out(team, static_cast<std::int64_t>(rows) * columns, [&](std::int64_t cell) {
-    const std::int64_t i = cell / columns, k = cell % columns;
+    const std::int32_t i = static_cast<std::int32_t>(cell) / columns, k = static_cast<std::int32_t>(cell) % columns;
     double cost = static_cast<double>(problem.unary[i * problem.unary_stride + k]);
     unary[cell] = kBarrier;
     if (!(cost < static_cast<double>(INFINITY))) return;
@@ -292,7 +292,8 @@ GRAPHMATCH_HOST_DEVICE void TeamPairTables::fold_pairs(Team& team, const LawlerP
     for (float* target : {table + pair * cells, transposed + pair * cells}) {
       const bool as_it_is = target == table + pair * cells;
       share_out(group, cells, [&](std::int64_t cell) {
-        const auto row = static_cast<std::int32_t>(cell / columns), column = static_cast<std::int32_t>(cell % columns);
+        const std::int32_t row = static_cast<std::int32_t>(cell) / columns;
+        const std::int32_t column = static_cast<std::int32_t>(cell) % columns;
         std::int32_t terms = 0;
         const double cost = inverse * sum_of(problem, static_cast<std::int32_t>(e), as_it_is ? row : column,
                                              as_it_is ? column : row, terms);

@@ -1,0 +1,374 @@
+// Dual ascent on a Lawler problem by a team (team.hpp): decomposition, messages and certificate of dual_ascent.hpp.
+//
+// An iteration updates all pairs at once, a group of the team each: pairs only add to the costs of their rows, so that
+// none waits for another. What the pairs left of the unary costs is then summed anew, over the pairs of each row in
+// ascending order, so that neither the team's size nor its speed shows in it. The assignment block is solved by one
+// group while the others wait.
+//
+// Per iteration O(pairs columns^2) additions and minima and a linear assignment.
+// Source: as dual_ascent.hpp.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "core/arena.hpp"
+#include "core/barrier.hpp"
+#include "core/dual_state.hpp"
+#include "core/team_lap.hpp"
+#include "core/team_pair_tables.hpp"
+
+namespace graphmatch {
+
+struct TeamDualAscent {
+  float *message_first, *message_second;      // pairs x columns, kBarrier at labels that do not exist
+  float *unmatched_first, *unmatched_second;  // pairs: of the unmatched label
+  float* remaining;                           // rows x columns: unary - messages, +infinity where forbidden
+  float* unmatched_remaining;                 // rows: the same of the unmatched label
+  float* potentials;                          // columns: duals of the assignment block
+  double* pair_magnitude;                     // pairs x 2: the largest |messages| of both sides, for the certificate
+  std::int32_t* rounded;                      // rows: the matching of the last assignment block
+
+  GRAPHMATCH_HOST_DEVICE void place(Arena& arena, std::int64_t most_rows, std::int64_t most_columns,
+                                    std::int64_t most_pairs) {
+    message_first = arena.take<float>(most_pairs * most_columns);
+    message_second = arena.take<float>(most_pairs * most_columns);
+    unmatched_first = arena.take<float>(most_pairs);
+    unmatched_second = arena.take<float>(most_pairs);
+    remaining = arena.take<float>(most_rows * most_columns);
+    unmatched_remaining = arena.take<float>(most_rows);
+    potentials = arena.take<float>(most_columns);
+    pair_magnitude = arena.take<double>(2 * most_pairs);
+    rounded = arena.take<std::int32_t>(most_rows);
+  }
+
+  // Zero messages, or stored ones: duals of any problem are feasible for all. Returns whether there were any that fit.
+  template <class Team>
+  GRAPHMATCH_HOST_DEVICE bool start(Team& team, const TeamPairTables& tables, const DualState& warm);
+  template <class Team>
+  GRAPHMATCH_HOST_DEVICE void save(Team& team, const TeamPairTables& tables, const DualState& state) const;
+
+  // Passes messages over all pairs and sums up what remains of the unary costs.
+  template <class Team>
+  GRAPHMATCH_HOST_DEVICE void pass_messages(Team& team, const TeamPairTables& tables);
+
+  // Solves the assignment block: matching, potentials, and the bound as float arithmetic sees it, in stored units.
+  // False where no matching exists. For one group of the team.
+  template <class Group>
+  GRAPHMATCH_HOST_DEVICE bool assign(Group& group, const TeamPairTables& tables, TeamLapMemory<float>& memory,
+                                     double& bound);
+
+  // A lower bound in stored units that holds whatever rounding the messages suffered: re-evaluated in double from the
+  // messages alone, less all errors. Every member gets it.
+  template <class Team>
+  GRAPHMATCH_HOST_DEVICE double certified_bound(Team& team, const TeamPairTables& tables) const;
+
+ private:
+  template <class Group>
+  GRAPHMATCH_HOST_DEVICE void update_pair(Group& group, const TeamPairTables& tables, std::int32_t pair);
+  template <class Team>
+  GRAPHMATCH_HOST_DEVICE void sum_remaining(Team& team, const TeamPairTables& tables);
+};
+
+namespace team_dual {
+
+inline constexpr float kLargestDual = 1e3f;  // taken from an earlier solve, in stored units
+
+// One node of a pair during its update.
+struct Side {
+  const float* remaining;  // of its row
+  float unmatched_remaining;
+  float share;  // of the row's remaining costs that this pair gets
+  float* message;
+  float unmatched;  // message of the unmatched label; every member has a copy
+};
+
+// Takes the pair's share of what is left of the row's costs.
+template <class Group>
+GRAPHMATCH_HOST_DEVICE void spread(Group& group, const Side& side, const float* potentials, std::int32_t columns) {
+  share_out(group, columns, [&](std::int64_t k) {
+    const float left = side.remaining[k];
+    if (left < kBarrierTest) side.message[k] += (left - potentials[k]) * side.share;
+  });
+}
+
+// Hands back `share` of the min-marginals of one side's labels. `table` is [partner's label][own label].
+template <class Group>
+GRAPHMATCH_HOST_DEVICE void push(Group& group, const float* table, std::int32_t columns, Side& side,
+                                 const Side& partner, float share) {
+  float lowest = partner.unmatched;  // of the partner's messages: what the unmatched label would meet
+  for (std::int32_t l = 0; l < columns; ++l) lowest = fminf(lowest, partner.message[l]);
+  share_out(group, columns, [&](std::int64_t k) {
+    float best = partner.unmatched;
+    GRAPHMATCH_UNROLL
+    for (std::int32_t l = 0; l < columns; ++l) best = fminf(best, table[l * columns + k] + partner.message[l]);
+    side.message[k] -= share * finite_or_zero(side.message[k] + best);
+  });
+  side.unmatched -= share * finite_or_zero(side.unmatched + lowest);
+}
+
+}  // namespace team_dual
+
+template <class Team>
+GRAPHMATCH_HOST_DEVICE bool TeamDualAscent::start(Team& team, const TeamPairTables& tables, const DualState& warm) {
+  const std::int32_t columns = tables.columns;
+  const bool is_warm = warm.scale != nullptr && *warm.scale > 0.0 && *warm.scale < static_cast<double>(INFINITY) &&
+                       tables.pair_count <= warm.pair_capacity && columns <= warm.columns;
+  const float factor = is_warm ? static_cast<float>(*warm.scale / tables.scale) : 0.0f;
+  // Duals far larger than the costs only cost digits.
+  auto taken = [factor](float stored) {
+    const float value = stored * factor;
+    return fabsf(value) < team_dual::kLargestDual ? value : 0.0f;
+  };
+  auto& group = team.group();
+  const float none = tables.has_unmatched_label() ? 0.0f : kBarrier;
+  for (std::int64_t place = team.group_index(); place < 2 * tables.pair_count; place += team.group_count()) {
+    const std::int64_t pair = place / 2;
+    const bool is_first = place % 2 == 0;
+    const std::int32_t row = (is_first ? tables.first : tables.second)[pair];
+    const float* stored = is_warm ? warm.messages + place * (warm.columns + 1) : nullptr;
+    float* message = (is_first ? message_first : message_second) + pair * columns;
+    share_out(group, columns, [&](std::int64_t k) {
+      const bool exists = tables.allowed(row, static_cast<std::int32_t>(k));
+      message[k] = !exists ? kBarrier : is_warm ? taken(stored[k]) : 0.0f;
+    });
+    if (group.rank() == 0) {
+      const float label = is_warm && none < kBarrierTest ? taken(stored[warm.columns]) : none;
+      (is_first ? unmatched_first : unmatched_second)[pair] = label;
+    }
+  }
+  const bool may_stay_free = !tables.complete || tables.rows < columns;
+  share_out(team, columns, [&](std::int64_t k) {
+    const float dual = is_warm ? taken(warm.potentials[k]) : 0.0f;
+    potentials[k] = may_stay_free ? fminf(dual, 0.0f) : dual;
+  });
+  team.sync();
+  sum_remaining(team, tables);
+  team.sync();
+  return is_warm;
+}
+
+template <class Team>
+GRAPHMATCH_HOST_DEVICE void TeamDualAscent::save(Team& team, const TeamPairTables& tables,
+                                                 const DualState& state) const {
+  if (state.scale == nullptr) return;
+  const bool fits = tables.pair_count <= state.pair_capacity;
+  if (team.rank() == 0) *state.scale = fits ? tables.scale : 0.0;
+  if (!fits) return;
+  const std::int32_t columns = tables.columns;
+  auto& group = team.group();
+  for (std::int64_t place = team.group_index(); place < 2 * tables.pair_count; place += team.group_count()) {
+    const std::int64_t pair = place / 2;
+    const bool is_first = place % 2 == 0;
+    const float* message = (is_first ? message_first : message_second) + pair * columns;
+    float* stored = state.messages + place * (state.columns + 1);
+    share_out(group, columns, [&](std::int64_t k) { stored[k] = finite_or_zero(message[k]); });
+    if (group.rank() == 0) {
+      stored[state.columns] = finite_or_zero((is_first ? unmatched_first : unmatched_second)[pair]);
+    }
+  }
+  share_out(team, columns, [&](std::int64_t k) { state.potentials[k] = potentials[k]; });
+}
+
+template <class Team>
+GRAPHMATCH_HOST_DEVICE void TeamDualAscent::pass_messages(Team& team, const TeamPairTables& tables) {
+  auto& group = team.group();
+  for (std::int64_t pair = team.group_index(); pair < tables.pair_count; pair += team.group_count()) {
+    update_pair(group, tables, static_cast<std::int32_t>(pair));
+  }
+  team.sync();
+  sum_remaining(team, tables);
+  team.sync();
+}
+
+template <class Group>
+GRAPHMATCH_HOST_DEVICE void TeamDualAscent::update_pair(Group& group, const TeamPairTables& tables, std::int32_t pair) {
+  const std::int32_t columns = tables.columns;
+  auto side = [&](std::int32_t row, float* messages, const float* unmatched) {
+    const float share = 1.0f / static_cast<float>(tables.degree[row]);
+    return team_dual::Side{remaining + static_cast<std::int64_t>(row) * columns, unmatched_remaining[row], share,
+                           messages + static_cast<std::int64_t>(pair) * columns,
+                           unmatched[pair] + unmatched_remaining[row] * share};
+  };
+  team_dual::Side first = side(tables.first[pair], message_first, unmatched_first);
+  team_dual::Side second = side(tables.second[pair], message_second, unmatched_second);
+  group.sync();  // all members have read the unmatched messages
+  team_dual::spread(group, first, potentials, columns);
+  team_dual::spread(group, second, potentials, columns);
+  group.sync();
+  team_dual::push(group, tables.transposed_of(pair), columns, first, second, 0.5f);
+  group.sync();
+  team_dual::push(group, tables.table_of(pair), columns, second, first, 1.0f);
+  group.sync();
+  team_dual::push(group, tables.transposed_of(pair), columns, first, second, 1.0f);
+  if (group.rank() == 0) {
+    unmatched_first[pair] = first.unmatched;
+    unmatched_second[pair] = second.unmatched;
+  }
+}
+
+template <class Team>
+GRAPHMATCH_HOST_DEVICE void TeamDualAscent::sum_remaining(Team& team, const TeamPairTables& tables) {
+  const std::int32_t columns = tables.columns;
+  auto& group = team.group();
+  for (std::int64_t row = team.group_index(); row < tables.rows; row += team.group_count()) {
+    const std::int32_t* pairs = tables.incident + tables.row_begin[row];
+    share_out(group, columns, [&](std::int64_t k) {
+      float left = tables.unary[row * columns + k];
+      if (left < kBarrierTest) {
+        for (std::int32_t entry = 0; entry < tables.degree[row]; ++entry) {
+          const std::int64_t pair = pairs[entry];
+          left -= (tables.first[pair] == row ? message_first : message_second)[pair * columns + k];
+        }
+      } else {
+        left = INFINITY;
+      }
+      remaining[row * columns + k] = left;
+    });
+    if (group.rank() == 0) {
+      float left = 0.0f;
+      if (tables.has_unmatched_label()) {
+        left = static_cast<float>(tables.unmatched_cost);
+        for (std::int32_t entry = 0; entry < tables.degree[row]; ++entry) {
+          const std::int32_t pair = pairs[entry];
+          left -= (tables.first[pair] == row ? unmatched_first : unmatched_second)[pair];
+        }
+      }
+      unmatched_remaining[row] = left;
+    }
+  }
+}
+
+template <class Group>
+GRAPHMATCH_HOST_DEVICE bool TeamDualAscent::assign(Group& group, const TeamPairTables& tables,
+                                                   TeamLapMemory<float>& memory, double& bound) {
+  const std::int32_t rows = tables.rows, columns = tables.columns;
+  // Complete matchings of more rows than columns match every column. Transposed, the rest stays unmatched: a match is
+  // priced by what it adds to that.
+  const bool transposed = tables.complete && rows > columns;
+  bool feasible;
+  if (transposed) {
+    const auto costs = [&](std::int32_t k, std::int32_t i) {
+      return remaining[static_cast<std::int64_t>(i) * columns + k] - unmatched_remaining[i];
+    };
+    feasible = team_lap<float>(group, columns, rows, costs, static_cast<const float*>(nullptr), false, memory);
+  } else {
+    share_out(group, columns, [&](std::int64_t k) { memory.v[k] = potentials[k]; });
+    group.sync();
+    const auto costs = [&](std::int32_t i, std::int32_t k) {
+      return remaining[static_cast<std::int64_t>(i) * columns + k];
+    };
+    const bool warm = tables.complete && rows == columns;
+    feasible =
+        team_lap<float>(group, rows, columns, costs, tables.complete ? nullptr : unmatched_remaining, warm, memory);
+  }
+  bound = 0.0;
+  if (!feasible) return false;
+  const float* column_duals = transposed ? memory.u : memory.v;
+  const float* row_duals = transposed ? memory.v : memory.u;
+  const std::int32_t* column_of = transposed ? memory.row_of : memory.column_of;
+  double sum = 0.0;
+  share_out(group, columns, [&](std::int64_t k) {
+    sum += static_cast<double>(column_duals[k]);
+    potentials[k] = column_duals[k];
+  });
+  share_out(group, rows, [&](std::int64_t i) {
+    sum += static_cast<double>(row_duals[i]);
+    if (transposed) sum += static_cast<double>(unmatched_remaining[i]);
+    rounded[i] = column_of[i];
+  });
+  bound = group.reduce_sum(sum);
+  group.sync();
+  return true;
+}
+
+template <class Team>
+GRAPHMATCH_HOST_DEVICE double TeamDualAscent::certified_bound(Team& team, const TeamPairTables& tables) const {
+  constexpr double kEpsilon = 2.220446049250313e-16;
+  const std::int32_t rows = tables.rows, columns = tables.columns;
+  auto& group = team.group();
+  double bound = 0.0, magnitude = 0.0, error = 0.0;  // errors in units of the machine precision
+  for (std::int64_t pair = team.group_index(); pair < tables.pair_count; pair += team.group_count()) {
+    const float* table = tables.table_of(static_cast<std::int32_t>(pair));
+    const float* a = message_first + pair * columns;
+    const float* b = message_second + pair * columns;
+    const double a_unmatched = static_cast<double>(unmatched_first[pair]);
+    const double b_unmatched = static_cast<double>(unmatched_second[pair]);
+    double lowest = a_unmatched + b_unmatched;
+    double size_first = a_unmatched < static_cast<double>(kBarrierTest) ? fabs(a_unmatched) : 0.0;
+    double size_second = b_unmatched < static_cast<double>(kBarrierTest) ? fabs(b_unmatched) : 0.0;
+    share_out(group, columns, [&](std::int64_t l) {
+      double best = a_unmatched;
+      for (std::int32_t k = 0; k < columns; ++k) {
+        best = fmin(best, static_cast<double>(table[k * columns + l]) + static_cast<double>(a[k]));
+      }
+      lowest = fmin(lowest, fmin(best + static_cast<double>(b[l]), static_cast<double>(a[l]) + b_unmatched));
+      if (a[l] < kBarrierTest) size_first = fmax(size_first, fabs(static_cast<double>(a[l])));
+      if (b[l] < kBarrierTest) size_second = fmax(size_second, fabs(static_cast<double>(b[l])));
+    });
+    lowest = group.reduce_min(lowest);
+    size_first = group.reduce_max(size_first);
+    size_second = group.reduce_max(size_second);
+    if (group.rank() != 0) continue;
+    bound += lowest - tables.pair_error[pair];
+    magnitude += fabs(lowest) + tables.pair_error[pair];
+    error += 2.0 * (fabs(lowest) + 2.0 * (size_first + size_second));
+    pair_magnitude[2 * pair] = size_first;
+    pair_magnitude[2 * pair + 1] = size_second;
+  }
+  team.sync();
+
+  // Any column duals give a bound, if those of columns that may stay free are not positive.
+  const bool may_stay_free = !tables.complete || rows < columns;
+  auto column_dual = [&](std::int64_t k) {
+    const double dual = static_cast<double>(potentials[k]);
+    return may_stay_free ? fmin(dual, 0.0) : dual;
+  };
+  share_out(team, columns, [&](std::int64_t k) {
+    bound += column_dual(k);
+    magnitude += fabs(column_dual(k));
+  });
+  for (std::int64_t row = team.group_index(); row < rows; row += team.group_count()) {
+    const std::int32_t* pairs = tables.incident + tables.row_begin[row];
+    const std::int32_t degree = tables.degree[row];
+    double lowest = INFINITY, largest = fabs(tables.unmatched_cost);
+    share_out(group, columns, [&](std::int64_t k) {
+      double left = static_cast<double>(tables.unary[row * columns + k]);
+      if (left >= static_cast<double>(kBarrierTest)) return;
+      largest = fmax(largest, fabs(left));
+      for (std::int32_t entry = 0; entry < degree; ++entry) {
+        const std::int64_t pair = pairs[entry];
+        const float* messages = tables.first[pair] == row ? message_first : message_second;
+        left -= static_cast<double>(messages[pair * columns + k]);
+      }
+      lowest = fmin(lowest, left - column_dual(k));
+    });
+    double partial_sums = group.reduce_max(largest);
+    if (tables.has_unmatched_label()) {
+      double left = tables.unmatched_cost;
+      for (std::int32_t entry = 0; entry < degree; ++entry) {
+        const std::int32_t pair = pairs[entry];
+        left -= static_cast<double>((tables.first[pair] == row ? unmatched_first : unmatched_second)[pair]);
+      }
+      lowest = fmin(lowest, left);
+    }
+    lowest = group.reduce_min(lowest);
+    for (std::int32_t entry = 0; entry < degree; ++entry) {
+      const std::int32_t pair = pairs[entry];
+      partial_sums += pair_magnitude[2 * pair + (tables.first[pair] == row ? 0 : 1)];
+    }
+    if (group.rank() != 0) continue;
+    bound += lowest;
+    magnitude += fabs(lowest);
+    error += static_cast<double>(degree + 2) * (partial_sums + fabs(lowest));
+  }
+  bound = team.reduce_sum(bound);
+  magnitude = team.reduce_sum(magnitude);
+  error = team.reduce_sum(error);
+  const double unary = static_cast<double>(rows < columns ? rows : columns) * tables.unary_error;
+  // Whatever the order of the sums, each addition errs by at most the precision times the sum of all magnitudes.
+  const double terms = static_cast<double>(tables.pair_count) * 2.0 + rows + columns + 4.0;
+  return bound - unary - kEpsilon * (error + terms * (magnitude + unary));
+}
+
+}  // namespace graphmatch

@@ -1,0 +1,153 @@
+#include "cuda/lawler.hpp"
+
+#include <algorithm>
+
+#include "core/team_lawler.hpp"
+#include "cuda/teams.cuh"
+
+namespace graphmatch {
+namespace {
+
+constexpr int kFewThreads = 128;  // of a block for small problems: many of them fit on a multiprocessor
+constexpr int kManyThreads = 256;
+constexpr std::int64_t kSmall = 32;  // nodes
+constexpr int kMostBlocks = 8;       // of a cluster that every device of its kind can hold
+
+struct TeamPlace {
+  ClusterBoard* board;
+  TeamLawlerMemory memory;
+
+  template <class T>
+  GRAPHMATCH_HOST_DEVICE std::int64_t place(void* base, const LawlerBatch<T>& batch) {
+    Arena arena(base);
+    board = arena.take<ClusterBoard>(1);
+    const LawlerProblem<T>& padded = batch.first;
+    memory.place(arena, padded.rows, padded.columns, padded.edge_count1, padded.edge_count2);
+    constexpr std::int64_t kLine = 128;
+    return (arena.used() + kLine - 1) / kLine * kLine;
+  }
+};
+
+template <class T>
+GRAPHMATCH_HOST_DEVICE std::int64_t longer_side(const LawlerBatch<T>& batch) {
+  return batch.first.rows > batch.first.columns ? batch.first.rows : batch.first.columns;
+}
+
+// Sizes come from a tensor that nobody has looked at.
+template <class T>
+__device__ bool fits(const LawlerProblem<T>& problem, const LawlerProblem<T>& padded) {
+  return problem.rows >= 0 && problem.rows <= padded.rows && problem.columns >= 0 &&
+         problem.columns <= padded.columns && problem.edge_count1 >= 0 && problem.edge_count1 <= padded.edge_count1 &&
+         problem.edge_count2 >= 0 && problem.edge_count2 <= padded.edge_count2;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kManyThreads)
+    lawler_kernel(const LawlerBatch<T> batch, const LawlerOptions options, std::int64_t runs, const DualStateBatch warm,
+                  const DualStateBatch kept, const AnswerBatch answers, int cluster_blocks, std::int64_t team_bytes,
+                  unsigned char* scratch) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  __shared__ BlockBoard board;
+  const std::int64_t team_index = blockIdx.x / cluster_blocks;
+  const std::int64_t teams = gridDim.x / cluster_blocks;
+  TeamPlace place;
+  place.place(scratch + team_index * team_bytes, batch);
+  TeamLapMemory<float> lap_memory;
+  const auto side = static_cast<std::int32_t>(longer_side(batch));
+  Arena lap_arena(shared);
+  lap_memory.place(lap_arena, side, side);
+  ClusterTeam team(board, *place.board, cluster_blocks);
+  for (std::int64_t job = team_index; job < batch.count * runs; job += teams) {
+    const std::int64_t index = job / runs;
+    const LawlerProblem<T> problem = batch.problem(index);
+    std::int64_t* assignment = answers.assignment + job * batch.first.rows;
+    // Padding is unmatched, and so are problems that do not fit.
+    share_out(team, batch.first.rows, [&](std::int64_t i) { assignment[i] = -1; });
+    Solution solution = invalid_solution();
+    if (fits(problem, batch.first)) {
+      team.sync();
+      TeamLawlerSolver<T, ClusterTeam> solver(team, problem, options, place.memory, lap_memory);
+      const TeamShare share{job % runs, runs > 1};
+      solution = solver.solve(warm.dual(index), warm.matching(index), kept.dual(index), share, assignment);
+    }
+    if (team.rank() == 0) answers.write(job, solution);
+    team.sync();  // the memory serves the next problem
+  }
+}
+
+// A failed query leaves its error behind, which the next launch would report as its own.
+cudaError_t forget(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
+}
+
+}  // namespace
+
+template <class T>
+cudaError_t plan_lawler_solve(const LawlerBatch<T>& batch, std::int64_t jobs, std::int64_t scratch_limit,
+                              LawlerPlan& plan) {
+  int device = 0, multiprocessors = 0, major = 0, blocks_each = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error != cudaSuccess) return forget(error);
+  const std::int64_t side = longer_side(batch);
+  plan.threads = side <= kSmall ? kFewThreads : kManyThreads;
+  plan.shared_bytes =
+      static_cast<int>(TeamLapMemory<float>::bytes(static_cast<std::int32_t>(side), static_cast<std::int32_t>(side)));
+  constexpr int kAlwaysThere = 48 * 1024 - static_cast<int>(sizeof(BlockBoard));
+  if (plan.shared_bytes > kAlwaysThere) {
+    error = cudaFuncSetAttribute(lawler_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
+    if (error != cudaSuccess) return forget(error);
+  }
+  error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_each, lawler_kernel<T>, plan.threads,
+                                                        static_cast<std::size_t>(plan.shared_bytes));
+  if (error != cudaSuccess) return forget(error);
+  // A few large problems are spread over several multiprocessors each, as long as all of their warps have pairs to do.
+  const std::int64_t pairs = TeamPairTables::most_pairs(batch.first.rows, batch.first.edge_count1);
+  plan.cluster_blocks = 1;
+  while (major >= 9 && plan.cluster_blocks < kMostBlocks && jobs * plan.cluster_blocks * 2 <= multiprocessors &&
+         pairs >= 2 * plan.cluster_blocks * plan.threads / kWarpThreads) {
+    plan.cluster_blocks *= 2;
+  }
+  TeamPlace nowhere;
+  plan.team_bytes = nowhere.place(nullptr, batch);
+  const std::int64_t resident = std::max<std::int64_t>(multiprocessors * blocks_each / plan.cluster_blocks, 1);
+  plan.teams = std::min({jobs, resident, std::max<std::int64_t>(scratch_limit / plan.team_bytes, 1)});
+  return cudaSuccess;
+}
+
+template <class T>
+cudaError_t launch_lawler_solve(const LawlerBatch<T>& batch, const LawlerOptions& options, std::int64_t runs,
+                                const DualStateBatch& warm, const DualStateBatch& kept, const AnswerBatch& answers,
+                                const LawlerPlan& plan, void* scratch, cudaStream_t stream) {
+  if (batch.count == 0 || runs == 0) return cudaSuccess;  // an empty grid is a launch error
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(plan.teams * plan.cluster_blocks));
+  config.blockDim = dim3(static_cast<unsigned>(plan.threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(plan.shared_bytes);
+  config.stream = stream;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = static_cast<unsigned>(plan.cluster_blocks);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  config.attrs = &cluster;
+  config.numAttrs = plan.cluster_blocks > 1 ? 1 : 0;
+  const cudaError_t error =
+      cudaLaunchKernelEx(&config, lawler_kernel<T>, batch, options, runs, warm, kept, answers, plan.cluster_blocks,
+                         plan.team_bytes, static_cast<unsigned char*>(scratch));
+  return error == cudaSuccess ? cudaGetLastError() : error;
+}
+
+template cudaError_t plan_lawler_solve(const LawlerBatch<float>&, std::int64_t, std::int64_t, LawlerPlan&);
+template cudaError_t plan_lawler_solve(const LawlerBatch<double>&, std::int64_t, std::int64_t, LawlerPlan&);
+template cudaError_t launch_lawler_solve(const LawlerBatch<float>&, const LawlerOptions&, std::int64_t,
+                                         const DualStateBatch&, const DualStateBatch&, const AnswerBatch&,
+                                         const LawlerPlan&, void*, cudaStream_t);
+template cudaError_t launch_lawler_solve(const LawlerBatch<double>&, const LawlerOptions&, std::int64_t,
+                                         const DualStateBatch&, const DualStateBatch&, const AnswerBatch&,
+                                         const LawlerPlan&, void*, cudaStream_t);
+
+}  // namespace graphmatch
