@@ -22,6 +22,7 @@
 #include "multigraph.hpp"
 #include "problems.hpp"
 #include "samples.hpp"
+#include "team_lap.hpp"
 
 namespace graphmatch {
 namespace {
@@ -379,6 +380,8 @@ int main() {
   graphmatch::test_samples<float>(7000, 60);
   graphmatch::test_samples<double>(8000, 60);
   graphmatch::test_multigraphs(9000, 120);
+  graphmatch::test_team_linear<double>(10000, 400);
+  graphmatch::test_team_linear<float>(20000, 400);
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
