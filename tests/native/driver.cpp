@@ -22,6 +22,7 @@
 #include "multigraph.hpp"
 #include "problems.hpp"
 #include "samples.hpp"
+#include "team_moves.hpp"
 
 namespace graphmatch {
 namespace {
@@ -379,6 +380,7 @@ int main() {
   graphmatch::test_samples<float>(7000, 60);
   graphmatch::test_samples<double>(8000, 60);
   graphmatch::test_multigraphs(9000, 120);
+  graphmatch::test_team_moves(10000, 160);
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
