@@ -1,10 +1,13 @@
-// Marks functions that the CUDA build compiles for the GPU as well, and their loops that want several loads at a time.
+// What marks functions that the CUDA build compiles for the GPU as well: those to be compiled once rather than at every
+// call, and loops that want several loads at a time.
 #pragma once
 
 #if defined(__CUDACC__)
 #define GRAPHMATCH_HOST_DEVICE __host__ __device__
+#define GRAPHMATCH_HOST_DEVICE_CALL __host__ __device__ __noinline__
 #define GRAPHMATCH_UNROLL _Pragma("unroll 4")
 #else
 #define GRAPHMATCH_HOST_DEVICE
+#define GRAPHMATCH_HOST_DEVICE_CALL
 #define GRAPHMATCH_UNROLL
 #endif

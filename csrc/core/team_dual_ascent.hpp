@@ -55,13 +55,13 @@ struct TeamDualAscent {
   // Solves the assignment block: matching, potentials, and the bound as float arithmetic sees it, in stored units.
   // False where no matching exists. For one group of the team.
   template <class Group>
-  GRAPHMATCH_HOST_DEVICE bool assign(Group& group, const TeamPairTables& tables, TeamLapMemory<float>& memory,
-                                     double& bound);
+  GRAPHMATCH_HOST_DEVICE_CALL bool assign(Group& group, const TeamPairTables& tables, TeamLapMemory<float>& memory,
+                                          double& bound);
 
   // A lower bound in stored units that holds whatever rounding the messages suffered: re-evaluated in double from the
   // messages alone, less all errors. Every member gets it.
   template <class Team>
-  GRAPHMATCH_HOST_DEVICE double certified_bound(Team& team, const TeamPairTables& tables) const;
+  GRAPHMATCH_HOST_DEVICE_CALL double certified_bound(Team& team, const TeamPairTables& tables) const;
 
  private:
   template <class Group>
@@ -240,28 +240,26 @@ GRAPHMATCH_HOST_DEVICE void TeamDualAscent::sum_remaining(Team& team, const Team
 }
 
 template <class Group>
-GRAPHMATCH_HOST_DEVICE bool TeamDualAscent::assign(Group& group, const TeamPairTables& tables,
-                                                   TeamLapMemory<float>& memory, double& bound) {
+GRAPHMATCH_HOST_DEVICE_CALL bool TeamDualAscent::assign(Group& group, const TeamPairTables& tables,
+                                                        TeamLapMemory<float>& memory, double& bound) {
   const std::int32_t rows = tables.rows, columns = tables.columns;
   // Complete matchings of more rows than columns match every column. Transposed, the rest stays unmatched: a match is
   // priced by what it adds to that.
   const bool transposed = tables.complete && rows > columns;
-  bool feasible;
-  if (transposed) {
-    const auto costs = [&](std::int32_t k, std::int32_t i) {
-      return remaining[static_cast<std::int64_t>(i) * columns + k] - unmatched_remaining[i];
-    };
-    feasible = team_lap<float>(group, columns, rows, costs, static_cast<const float*>(nullptr), false, memory);
-  } else {
-    share_out(group, columns, [&](std::int64_t k) { memory.v[k] = potentials[k]; });
-    group.sync();
-    const auto costs = [&](std::int32_t i, std::int32_t k) {
-      return remaining[static_cast<std::int64_t>(i) * columns + k];
-    };
-    const bool warm = tables.complete && rows == columns;
-    feasible =
-        team_lap<float>(group, rows, columns, costs, tables.complete ? nullptr : unmatched_remaining, warm, memory);
-  }
+  const bool warm = tables.complete && rows == columns;
+  const float* const costs = remaining;
+  const float* const offsets = transposed ? unmatched_remaining : nullptr;
+  const std::int32_t row_step = transposed ? 1 : columns, column_step = transposed ? columns : 1;
+  const auto cost = [=](std::int32_t i, std::int32_t k) {
+    const float left = costs[i * row_step + k * column_step];
+    return offsets == nullptr ? left : left - offsets[k];
+  };
+  share_out(group, columns, [&](std::int64_t k) {
+    if (warm) memory.v[k] = potentials[k];
+  });
+  group.sync();
+  const bool feasible = team_lap<float>(group, transposed ? columns : rows, transposed ? rows : columns, cost,
+                                        tables.complete ? nullptr : unmatched_remaining, warm, memory);
   bound = 0.0;
   if (!feasible) return false;
   const float* column_duals = transposed ? memory.u : memory.v;
@@ -283,7 +281,7 @@ GRAPHMATCH_HOST_DEVICE bool TeamDualAscent::assign(Group& group, const TeamPairT
 }
 
 template <class Team>
-GRAPHMATCH_HOST_DEVICE double TeamDualAscent::certified_bound(Team& team, const TeamPairTables& tables) const {
+GRAPHMATCH_HOST_DEVICE_CALL double TeamDualAscent::certified_bound(Team& team, const TeamPairTables& tables) const {
   constexpr double kEpsilon = 2.220446049250313e-16;
   const std::int32_t rows = tables.rows, columns = tables.columns;
   auto& group = team.group();

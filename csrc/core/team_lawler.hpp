@@ -84,8 +84,17 @@ class TeamLawlerSolver {
   template <class Lead>
   GRAPHMATCH_HOST_DEVICE void offer(Lead& lead, const std::int32_t* matching, double value, Stage stage);
   template <class Lead>
-  GRAPHMATCH_HOST_DEVICE double evaluate(Lead& lead, const std::int32_t* matching) const {
-    return memory_.tables.evaluate(lead, problem_, matching) / memory_.tables.scale;
+  struct Exact {
+    Lead& lead;
+    const TeamPairTables& tables;
+    const LawlerProblem<T>& problem;
+    GRAPHMATCH_HOST_DEVICE double operator()(const std::int32_t* matching) const {
+      return tables.evaluate(lead, problem, matching) / tables.scale;
+    }
+  };
+  template <class Lead>
+  GRAPHMATCH_HOST_DEVICE Exact<Lead> exact(Lead& lead) const {
+    return {lead, memory_.tables, problem_};
   }
   GRAPHMATCH_HOST_DEVICE void listen() {
     team_.sync();
@@ -96,7 +105,7 @@ class TeamLawlerSolver {
     return value_ < static_cast<double>(INFINITY) &&
            is_closed(value_, bound, memory_.tables.largest_cost, options_.max_gap);
   }
-  GRAPHMATCH_HOST_DEVICE Solution without_labels(std::int64_t* assignment);
+  GRAPHMATCH_HOST_DEVICE Solution without_labels() const;
 
   Team& team_;
   const LawlerProblem<T>& problem_;
@@ -118,26 +127,18 @@ GRAPHMATCH_HOST_DEVICE Solution TeamLawlerSolver<T, Team>::solve(const DualState
   if (state.scale != nullptr && team_.rank() == 0) *state.scale = 0.0;
   if (team_.rank() == 0) *memory_.control = {static_cast<double>(INFINITY), 0.0, 1, 0};
   if (!memory_.tables.build(team_, problem_)) return invalid_solution();
-  if (problem_.rows == 0 || problem_.columns == 0) return without_labels(assignment);
+  if (problem_.rows == 0 || problem_.columns == 0) return without_labels();
 
   const bool is_warm = memory_.dual.start(team_, memory_.tables, warm);
   if (is_warm && warm_assignment != nullptr) warm_start(warm_assignment);
-  bool feasible = true;
-  switch (options_.method) {
-    case LawlerMethod::kTabu:
-      feasible = ascend(1, true);
-      if (feasible) explore(options_.runs, options_.steps, options_.runs, share);
-      break;
-    case LawlerMethod::kPortfolio:
-      feasible = ascend(options_.max_iterations, false);
-      if (feasible) run_portfolio_searches();
-      break;
-    default:
-      feasible = ascend(options_.max_iterations, true);
-  }
-  if (!feasible) return infeasible_solution(iterations_);
-
+  const bool is_tabu = options_.method == LawlerMethod::kTabu,
+             is_portfolio = options_.method == LawlerMethod::kPortfolio;
+  if (!ascend(is_tabu ? 1 : options_.max_iterations, !is_portfolio)) return infeasible_solution(iterations_);
   memory_.dual.save(team_, memory_.tables, state);
+  team_.sync();  // searches write where the duals are
+  if (is_tabu) explore(options_.runs, options_.steps, options_.runs, share);
+  if (is_portfolio) run_portfolio_searches();
+
   share_out(team_, problem_.rows, [&](std::int64_t i) { assignment[i] = memory_.best[i]; });
   const double scale = memory_.tables.scale;
   Solution solution;
@@ -152,8 +153,7 @@ GRAPHMATCH_HOST_DEVICE Solution TeamLawlerSolver<T, Team>::solve(const DualState
 }
 
 template <class T, class Team>
-GRAPHMATCH_HOST_DEVICE Solution TeamLawlerSolver<T, Team>::without_labels(std::int64_t* assignment) {
-  (void)assignment;
+GRAPHMATCH_HOST_DEVICE Solution TeamLawlerSolver<T, Team>::without_labels() const {
   Solution solution;
   solution.status = Status::kOptimal;
   solution.objective = problem_.complete ? 0.0 : problem_.unmatched_cost * static_cast<double>(problem_.rows);
@@ -185,7 +185,7 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::warm_start(const std::int
     matched = lead.reduce_sum(matched);
     lead.sync();
     if (fits && matched >= needed) {
-      offer(lead, memory_.last_rounded, evaluate(lead, memory_.last_rounded), Stage::kWarmStart);
+      offer(lead, memory_.last_rounded, exact(lead)(memory_.last_rounded), Stage::kWarmStart);
     }
     // It must not count as the last rounding.
     lead.sync();
@@ -225,7 +225,7 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::round(std::int64_t iterat
   if (control.feasible == 0) return;
   const std::int32_t* rounded = memory_.dual.rounded;
   const bool in_turn = iteration == kFirstDescent || iteration % kCertificateWindow == 0;
-  if (iteration <= kFirstDescent || in_turn) offer(lead, rounded, evaluate(lead, rounded), Stage::kDualAscent);
+  if (iteration <= kFirstDescent || in_turn) offer(lead, rounded, exact(lead)(rounded), Stage::kDualAscent);
   if (!in_turn || closes(control.rounded_bound)) return;
   double differs = 0.0;
   share_out(lead, problem_.rows, [&](std::int64_t i) {
@@ -235,8 +235,7 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::round(std::int64_t iterat
   share_out(lead, problem_.rows,
             [&](std::int64_t i) { memory_.last_rounded[i] = memory_.moves.assignment[i] = rounded[i]; });
   lead.sync();
-  const auto exact = [&](const std::int32_t* matching) { return evaluate(lead, matching); };
-  const double value = memory_.moves.descend(lead, memory_.tables, exact);
+  const double value = memory_.moves.descend(lead, memory_.tables, exact(lead));
   offer(lead, memory_.moves.best, value, Stage::kDualAscent);
 }
 
@@ -292,7 +291,6 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::explore(std::int64_t runs
     TeamMoves& moves = memory_.moves;
     const double largest = memory_.tables.largest_cost;
     const double goal = bound_ + 0.5 * options_.max_gap * fmax(fabs(value_), largest);
-    const auto exact = [&](const std::int32_t* matching) { return evaluate(lead, matching); };
     const std::int64_t first = share.only_this_run ? share.run : 0;
     const std::int64_t end = share.only_this_run ? share.run + 1 : runs;
     std::int64_t idle = 0;
@@ -305,7 +303,7 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::explore(std::int64_t runs
         const std::int64_t strength = problem_.rows / 3 > 2 ? problem_.rows / 3 : 2;
         if (run % 2 == 1) perturb(lead, memory_.tables, moves, strength, random);
       }
-      const double value = moves.search(lead, memory_.tables, steps, steps, goal, random, exact);
+      const double value = moves.search(lead, memory_.tables, steps, steps, goal, random, exact(lead));
       idle = value < value_ ? 0 : idle + 1;
       offer(lead, moves.best, value, Stage::kTabu);
     }
@@ -313,48 +311,37 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::explore(std::int64_t runs
   listen();
 }
 
-// A matching of noisy unary costs, where the tabu search starts. False where there is none.
+// A matching of noisy unary costs, where a tabu search starts: they take the place of what the ascent left of the
+// costs. False where there is none.
 template <class T, class Team>
 GRAPHMATCH_HOST_DEVICE bool TeamLawlerSolver<T, Team>::place_noisy_matching(Random& random) {
   auto& lead = team_.lead();
   const TeamPairTables& tables = memory_.tables;
+  TeamDualAscent& dual = memory_.dual;
   const std::uint64_t key = random.next();
-  const auto noise = [key](std::int64_t cell) {
-    Random each(key + static_cast<std::uint64_t>(cell));
+  const auto noise = [key](std::int64_t place) {
+    Random each(key + static_cast<std::uint64_t>(place));
     return static_cast<float>(each.below(1 << 20)) / static_cast<float>(1 << 20);
   };
-  const bool transposed = tables.complete && tables.rows > tables.columns;
-  const auto cost = [&](std::int32_t i, std::int32_t k) {
-    const std::int64_t cell = static_cast<std::int64_t>(i) * tables.columns + k;
-    return tables.allowed(i, k) ? tables.unary[cell] + noise(cell) : INFINITY;
-  };
-  TeamControl& control = *memory_.control;
+  const std::int64_t cells = static_cast<std::int64_t>(tables.rows) * tables.columns;
+  share_out(lead, cells, [&](std::int64_t cell) {
+    const float cost = tables.unary[cell];
+    dual.remaining[cell] = cost < kBarrierTest ? cost + noise(cell) : INFINITY;
+  });
+  share_out(lead, tables.rows, [&](std::int64_t i) {
+    dual.unmatched_remaining[i] = static_cast<float>(tables.unmatched_cost) + noise(cells + i);
+  });
+  lead.sync();
   if (lead.group_index() == 0) {
-    auto& group = lead.group();
-    // The costs of the unmatched label lie where the ascent keeps what remains of them: it is over.
-    float* unmatched = memory_.dual.unmatched_remaining;
-    share_out(group, tables.rows,
-              [&](std::int64_t i) { unmatched[i] = static_cast<float>(tables.unmatched_cost) + noise(-1 - i); });
-    group.sync();
-    bool found;
-    if (transposed) {
-      const auto of_columns = [&](std::int32_t k, std::int32_t i) { return cost(i, k); };
-      found = team_lap<float>(group, tables.columns, tables.rows, of_columns, static_cast<const float*>(nullptr), false,
-                              lap_memory_);
-    } else {
-      found = team_lap<float>(group, tables.rows, tables.columns, cost,
-                              tables.complete ? static_cast<const float*>(nullptr) : unmatched, false, lap_memory_);
-    }
-    const std::int32_t* column_of = transposed ? lap_memory_.row_of : lap_memory_.column_of;
-    if (found) {
-      share_out(group, tables.rows, [&](std::int64_t i) { memory_.moves.assignment[i] = column_of[i]; });
-    }
-    if (group.rank() == 0) control.feasible = found ? 1 : 0;
+    double unused;
+    const bool found = dual.assign(lead.group(), tables, lap_memory_, unused);
+    if (lead.group().rank() == 0) memory_.control->feasible = found ? 1 : 0;
   }
   lead.sync();
-  const bool found = control.feasible != 0;
+  if (memory_.control->feasible == 0) return false;
+  share_out(lead, tables.rows, [&](std::int64_t i) { memory_.moves.assignment[i] = dual.rounded[i]; });
   lead.sync();
-  return found;
+  return true;
 }
 
 }  // namespace graphmatch

@@ -89,8 +89,8 @@ struct TeamPairTables {
 
   // Cost of a matching (-1 = unmatched) by the costs as they were given, summed in double. Every member gets it.
   template <class T, class Team>
-  GRAPHMATCH_HOST_DEVICE double evaluate(Team& team, const LawlerProblem<T>& problem,
-                                         const std::int32_t* assignment) const;
+  GRAPHMATCH_HOST_DEVICE_CALL double evaluate(Team& team, const LawlerProblem<T>& problem,
+                                              const std::int32_t* assignment) const;
 
  private:
   template <class T, class Team>
@@ -310,8 +310,8 @@ GRAPHMATCH_HOST_DEVICE void TeamPairTables::fold_pairs(Team& team, const LawlerP
 }
 
 template <class T, class Team>
-GRAPHMATCH_HOST_DEVICE double TeamPairTables::evaluate(Team& team, const LawlerProblem<T>& problem,
-                                                       const std::int32_t* assignment) const {
+GRAPHMATCH_HOST_DEVICE_CALL double TeamPairTables::evaluate(Team& team, const LawlerProblem<T>& problem,
+                                                            const std::int32_t* assignment) const {
   double total = 0.0;
   share_out(team, rows, [&](std::int64_t i) {
     const std::int64_t k = assignment[i];

@@ -23,6 +23,8 @@
 #include "problems.hpp"
 #include "samples.hpp"
 #include "team_lap.hpp"
+#include "team_lawler.hpp"
+#include "team_moves.hpp"
 
 namespace graphmatch {
 namespace {
@@ -382,6 +384,8 @@ int main() {
   graphmatch::test_multigraphs(9000, 120);
   graphmatch::test_team_linear<double>(10000, 400);
   graphmatch::test_team_linear<float>(20000, 400);
+  graphmatch::test_team_moves(10000, 160);
+  graphmatch::test_lawler_teams();
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
