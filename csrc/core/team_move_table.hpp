@@ -66,18 +66,16 @@ struct TeamMoveTable {
   // Odd, so that neither rows nor columns collide in banks of shared memory.
   GRAPHMATCH_HOST_DEVICE static constexpr std::int64_t stride(std::int64_t columns) { return columns | 1; }
 
-  // What row -> column costs a neighbour, by the neighbour's columns; null for -1.
+  // What row -> column costs a neighbour, by the neighbour's columns; anything for -1.
   GRAPHMATCH_HOST_DEVICE static const float* costs_of(const TeamPairTables& tables, std::int32_t pair, std::int32_t row,
                                                       std::int32_t column) {
-    if (column < 0) return nullptr;
-    return (tables.first[pair] == row ? tables.table_of(pair) : tables.transposed_of(pair)) + column * tables.columns;
+    const float* costs = tables.first[pair] == row ? tables.table_of(pair) : tables.transposed_of(pair);
+    return costs + (column < 0 ? 0 : column) * tables.columns;
   }
-  // What column k of a neighbour pays more once the row has gone `from` one column `to` another. Two rows on one
-  // column are no matching; they count as strangers there.
-  GRAPHMATCH_HOST_DEVICE static float change(const float* before, std::int32_t from, const float* after,
-                                             std::int32_t to, std::int32_t k) {
-    const float added = after != nullptr && k != to ? after[k] : 0.0f;
-    return added - (before != nullptr && k != from ? before[k] : 0.0f);
+  // Column k of the costs of row -> column. Two rows on one column are no matching; they count as strangers there.
+  GRAPHMATCH_HOST_DEVICE static float cost_at(const float* costs, std::int32_t column, std::int32_t k) {
+    const float cost = costs[k];  // read in any case: reads that wait for no condition overlap
+    return column >= 0 && column != k ? cost : 0.0f;
   }
   GRAPHMATCH_HOST_DEVICE void price_pair(const TeamPairTables& tables, std::int32_t pair, std::int32_t i,
                                          std::int32_t j, std::int32_t k, std::int32_t l) {
@@ -104,7 +102,7 @@ GRAPHMATCH_HOST_DEVICE_CALL void TeamMoveTable::load(Team& team, const TeamPairT
         const std::int32_t pair = tables.incident[entry];
         const std::int32_t neighbour = tables.first[pair] + tables.second[pair] - i;
         const std::int32_t column = assignment[neighbour];
-        if (column >= 0 && column != k) sum += costs_of(tables, pair, neighbour, column)[k];
+        sum += cost_at(costs_of(tables, pair, neighbour, column), column, k);
       }
       gain[i * width + k] = sum;
     });
@@ -147,20 +145,33 @@ GRAPHMATCH_HOST_DEVICE TeamMove TeamMoveTable::best_move(Team& team, const TeamP
   const auto first_row = static_cast<std::int32_t>(team.group_index());
   const auto row_step = static_cast<std::int32_t>(team.group_count());
 
+  constexpr std::int32_t kBatch = 4;  // rows whose numbers are on their way together
   for (std::int32_t j = lane; j < rows; j += lanes) {
     const std::int32_t l = assignment[j];
     const float others = current[j];
-    for (std::int32_t i = first_row; i < rows; i += row_step) {
-      const std::int32_t k = assignment[i];
-      if (i <= j || (k < 0 && l < 0)) continue;
-      const float at_others = l >= 0 ? gain[i * width + l] : unmatched;
-      const float at_own = k >= 0 ? gain[j * width + k] : unmatched;
-      const float lost = current[i] + others;
-      offer(at_others + at_own + exchanged[i * rows + j] - lost, i * moves + j, [&] { return may(i, l) || may(j, k); });
-      if (!partial) continue;
-      const float evicted = unmatched + paid[i * rows + j] - lost;
-      if (l >= 0) offer(at_others + evicted, i * moves + rows + j, [&] { return may(i, l); });
-      if (k >= 0) offer(at_own + evicted, j * moves + rows + i, [&] { return may(j, k); });
+    const std::int32_t start = first_row + (j - lane) / row_step * row_step;  // rows before are not above j
+    for (std::int32_t batch = start; batch < rows; batch += kBatch * row_step) {
+      float at_others[kBatch], at_own[kBatch], swapped[kBatch], paid_now[kBatch], lost[kBatch];
+      std::int32_t left[kBatch];
+      for (std::int32_t b = 0; b < kBatch; ++b) {
+        const std::int32_t i = batch + b * row_step < rows ? batch + b * row_step : rows - 1;
+        left[b] = assignment[i];
+        at_others[b] = gain[i * width + (l < 0 ? 0 : l)];
+        at_own[b] = gain[j * width + (left[b] < 0 ? 0 : left[b])];
+        swapped[b] = exchanged[i * rows + j];
+        paid_now[b] = partial ? paid[i * rows + j] : 0.0f;
+        lost[b] = current[i] + others;
+      }
+      for (std::int32_t b = 0; b < kBatch; ++b) {
+        const std::int32_t i = batch + b * row_step, k = left[b];
+        if (i <= j || i >= rows || (k < 0 && l < 0)) continue;
+        offer((l < 0 ? unmatched : at_others[b]) + (k < 0 ? unmatched : at_own[b]) + swapped[b] - lost[b],
+              i * moves + j, [&] { return may(i, l) || may(j, k); });
+        if (!partial) continue;
+        const float evicted = unmatched + paid_now[b] - lost[b];
+        if (l >= 0) offer(at_others[b] + evicted, i * moves + rows + j, [&] { return may(i, l); });
+        if (k >= 0) offer(at_own[b] + evicted, j * moves + rows + i, [&] { return may(j, k); });
+      }
     }
   }
   for (std::int32_t k = lane; (partial || columns > rows) && k < columns; k += lanes) {
@@ -222,13 +233,15 @@ GRAPHMATCH_HOST_DEVICE void TeamMoveTable::apply(Team& team, const TeamPairTable
     const std::int32_t from = of_first ? move.from : move.others_from, to = of_first ? move.to : move.others_to;
     const float* before = costs_of(tables, pair, row, from);
     const float* after = costs_of(tables, pair, row, to);
-    const float* others_before = both < 0 ? nullptr : costs_of(tables, both, j, move.others_from);
-    const float* others_after = both < 0 ? nullptr : costs_of(tables, both, j, move.others_to);
+    const float* others_before = both < 0 ? before : costs_of(tables, both, j, move.others_from);
+    const float* others_after = both < 0 ? after : costs_of(tables, both, j, move.others_to);
     const std::int32_t column = move.column_after(neighbour, assignment);
     float* gains = gain + neighbour * width;
     for (auto k = static_cast<std::int32_t>(group.rank()); k < columns; k += static_cast<std::int32_t>(group.size())) {
-      const float sum = gains[k] + (change(before, from, after, to, k) +
-                                    change(others_before, move.others_from, others_after, move.others_to, k));
+      const float change = cost_at(after, to, k) - cost_at(before, from, k);
+      const float others_change =
+          cost_at(others_after, move.others_to, k) - cost_at(others_before, move.others_from, k);
+      const float sum = gains[k] + (change + (both < 0 ? 0.0f : others_change));
       gains[k] = sum;
       if (k == column) current[neighbour] = sum;
     }
