@@ -5,9 +5,13 @@
 #if defined(__CUDACC__)
 #define GRAPHMATCH_HOST_DEVICE __host__ __device__
 #define GRAPHMATCH_HOST_DEVICE_CALL __host__ __device__ __noinline__
-#define GRAPHMATCH_UNROLL _Pragma("unroll 4")
 #else
 #define GRAPHMATCH_HOST_DEVICE
 #define GRAPHMATCH_HOST_DEVICE_CALL
+#endif
+
+#if defined(__CUDA_ARCH__)
+#define GRAPHMATCH_UNROLL _Pragma("unroll 4")
+#else
 #define GRAPHMATCH_UNROLL
 #endif

@@ -31,10 +31,12 @@ struct TeamControl {
   std::int32_t stage;     // what found the incumbent
 };
 
-// Memory for one problem of at most the given sizes. The assignment block has its own, which wants to be fast.
+// Memory for one problem of at most the given sizes, in two parts: the second one, of the leading part, wants to be
+// fast.
 struct TeamLawlerMemory {
   TeamPairTables tables;
   TeamDualAscent dual;
+  TeamLapMemory<float> lap;
   TeamMoves moves;
   std::int32_t *best, *last_rounded;  // rows
   TeamControl* control;
@@ -43,10 +45,13 @@ struct TeamLawlerMemory {
                                     std::int64_t edge_count2) {
     tables.place(arena, rows, columns, edge_count1, edge_count2);
     dual.place(arena, rows, columns, TeamPairTables::most_pairs(rows, edge_count1));
-    moves.place(arena, rows, columns);
     best = arena.take<std::int32_t>(rows);
     last_rounded = arena.take<std::int32_t>(rows);
     control = arena.take<TeamControl>(1);
+  }
+  GRAPHMATCH_HOST_DEVICE void place_assignment(Arena& arena, std::int64_t rows, std::int64_t columns) {
+    const std::int64_t side = rows > columns ? rows : columns;  // it may be solved transposed
+    lap.place(arena, side, side);
   }
 };
 
@@ -60,8 +65,8 @@ template <class T, class Team>
 class TeamLawlerSolver {
  public:
   GRAPHMATCH_HOST_DEVICE TeamLawlerSolver(Team& team, const LawlerProblem<T>& problem, const LawlerOptions& options,
-                                          TeamLawlerMemory& memory, TeamLapMemory<float>& lap_memory)
-      : team_(team), problem_(problem), options_(options), memory_(memory), lap_memory_(lap_memory) {}
+                                          TeamLawlerMemory& memory)
+      : team_(team), problem_(problem), options_(options), memory_(memory) {}
 
   // Writes the matching to `assignment`; `state`, if it has a scale, gets the duals. Every member gets the solution. A
   // warm start continues from the duals and the matching of an earlier solve.
@@ -111,7 +116,6 @@ class TeamLawlerSolver {
   const LawlerProblem<T>& problem_;
   const LawlerOptions& options_;
   TeamLawlerMemory& memory_;
-  TeamLapMemory<float>& lap_memory_;
   double value_ = INFINITY;   // of the incumbent; members of the leading part know it first
   double bound_ = -INFINITY;  // certified
   double last_bound_ = -INFINITY;
@@ -215,7 +219,7 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::round(std::int64_t iterat
   TeamControl& control = *memory_.control;
   if (lead.group_index() == 0) {
     double bound = 0.0;
-    const bool feasible = memory_.dual.assign(lead.group(), memory_.tables, lap_memory_, bound);
+    const bool feasible = memory_.dual.assign(lead.group(), memory_.tables, memory_.lap, bound);
     if (lead.group().rank() == 0) {
       control.feasible = feasible ? 1 : 0;
       control.rounded_bound = bound;
@@ -334,7 +338,7 @@ GRAPHMATCH_HOST_DEVICE bool TeamLawlerSolver<T, Team>::place_noisy_matching(Rand
   lead.sync();
   if (lead.group_index() == 0) {
     double unused;
-    const bool found = dual.assign(lead.group(), tables, lap_memory_, unused);
+    const bool found = dual.assign(lead.group(), tables, memory_.lap, unused);
     if (lead.group().rank() == 0) memory_.control->feasible = found ? 1 : 0;
   }
   lead.sync();

@@ -13,18 +13,27 @@ constexpr int kManyThreads = 256;
 constexpr std::int64_t kSmall = 32;  // nodes
 constexpr int kMostBlocks = 8;       // of a cluster that every device of its kind can hold
 
+// Searches read and write their table of moves all the time: in shared memory, unless little else would fit there.
+constexpr std::int64_t kMostShared = 96 * 1024;
+
 struct TeamPlace {
   ClusterBoard* board;
   TeamLawlerMemory memory;
+  std::int64_t bytes, shared_bytes;
 
   template <class T>
-  GRAPHMATCH_HOST_DEVICE std::int64_t place(void* base, const LawlerBatch<T>& batch) {
-    Arena arena(base);
-    board = arena.take<ClusterBoard>(1);
+  GRAPHMATCH_HOST_DEVICE TeamPlace(void* base, void* shared, const LawlerBatch<T>& batch) {
     const LawlerProblem<T>& padded = batch.first;
+    Arena arena(base), fast(shared);
+    board = arena.take<ClusterBoard>(1);
     memory.place(arena, padded.rows, padded.columns, padded.edge_count1, padded.edge_count2);
+    memory.place_assignment(fast, padded.rows, padded.columns);
+    Arena counted(nullptr);
+    memory.moves.place(counted, padded.rows, padded.columns);
+    memory.moves.place(fast.used() + counted.used() <= kMostShared ? fast : arena, padded.rows, padded.columns);
     constexpr std::int64_t kLine = 128;
-    return (arena.used() + kLine - 1) / kLine * kLine;
+    bytes = (arena.used() + kLine - 1) / kLine * kLine;
+    shared_bytes = fast.used();
   }
 };
 
@@ -50,12 +59,7 @@ __global__ void __launch_bounds__(kManyThreads)
   __shared__ BlockBoard board;
   const std::int64_t team_index = blockIdx.x / cluster_blocks;
   const std::int64_t teams = gridDim.x / cluster_blocks;
-  TeamPlace place;
-  place.place(scratch + team_index * team_bytes, batch);
-  TeamLapMemory<float> lap_memory;
-  const auto side = static_cast<std::int32_t>(longer_side(batch));
-  Arena lap_arena(shared);
-  lap_memory.place(lap_arena, side, side);
+  TeamPlace place(scratch + team_index * team_bytes, shared, batch);
   ClusterTeam team(board, *place.board, cluster_blocks);
   for (std::int64_t job = team_index; job < batch.count * runs; job += teams) {
     const std::int64_t index = job / runs;
@@ -66,7 +70,7 @@ __global__ void __launch_bounds__(kManyThreads)
     Solution solution = invalid_solution();
     if (fits(problem, batch.first)) {
       team.sync();
-      TeamLawlerSolver<T, ClusterTeam> solver(team, problem, options, place.memory, lap_memory);
+      TeamLawlerSolver<T, ClusterTeam> solver(team, problem, options, place.memory);
       const TeamShare share{job % runs, runs > 1};
       solution = solver.solve(warm.dual(index), warm.matching(index), kept.dual(index), share, assignment);
     }
@@ -95,8 +99,8 @@ cudaError_t plan_lawler_solve(const LawlerBatch<T>& batch, std::int64_t jobs, st
   if (error != cudaSuccess) return forget(error);
   const std::int64_t side = longer_side(batch);
   plan.threads = side <= kSmall ? kFewThreads : kManyThreads;
-  plan.shared_bytes =
-      static_cast<int>(TeamLapMemory<float>::bytes(static_cast<std::int32_t>(side), static_cast<std::int32_t>(side)));
+  const TeamPlace nowhere(nullptr, nullptr, batch);
+  plan.shared_bytes = static_cast<int>(nowhere.shared_bytes);
   constexpr int kAlwaysThere = 48 * 1024 - static_cast<int>(sizeof(BlockBoard));
   if (plan.shared_bytes > kAlwaysThere) {
     error = cudaFuncSetAttribute(lawler_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
@@ -112,8 +116,7 @@ cudaError_t plan_lawler_solve(const LawlerBatch<T>& batch, std::int64_t jobs, st
          pairs >= 2 * plan.cluster_blocks * plan.threads / kWarpThreads) {
     plan.cluster_blocks *= 2;
   }
-  TeamPlace nowhere;
-  plan.team_bytes = nowhere.place(nullptr, batch);
+  plan.team_bytes = nowhere.bytes;
   const std::int64_t resident = std::max<std::int64_t>(multiprocessors * blocks_each / plan.cluster_blocks, 1);
   plan.teams = std::min({jobs, resident, std::max<std::int64_t>(scratch_limit / plan.team_bytes, 1)});
   return cudaSuccess;

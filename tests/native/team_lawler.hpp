@@ -20,13 +20,15 @@ Answers solve_by_team(const LawlerBatch<T>& batch, const TeamShape& shape, Lawle
                       States* states = nullptr, const Answers* before = nullptr) {
   const LawlerProblem<T>& padded = batch.first;
   TeamLawlerMemory memory;
-  Arena counted(nullptr);
-  memory.place(counted, padded.rows, padded.columns, padded.edge_count1, padded.edge_count2);
-  std::vector<std::max_align_t> block(static_cast<std::size_t>(counted.used()) / sizeof(std::max_align_t) + 1);
-  Arena arena(block.data());
-  memory.place(arena, padded.rows, padded.columns, padded.edge_count1, padded.edge_count2);
-  const auto side = static_cast<std::int32_t>(std::max(padded.rows, padded.columns));
-  std::vector<std::max_align_t> lap_block(TeamLapMemory<float>::bytes(side, side) / sizeof(std::max_align_t) + 1);
+  auto place = [&](void* base) {
+    Arena arena(base);
+    memory.place(arena, padded.rows, padded.columns, padded.edge_count1, padded.edge_count2);
+    memory.place_assignment(arena, padded.rows, padded.columns);
+    memory.moves.place(arena, padded.rows, padded.columns);
+    return static_cast<std::size_t>(arena.used());
+  };
+  std::vector<std::max_align_t> block(place(nullptr) / sizeof(std::max_align_t) + 1);
+  place(block.data());
 
   Answers answers;
   answers.assignment.assign(batch.count * padded.rows, -1);
@@ -34,16 +36,13 @@ Answers solve_by_team(const LawlerBatch<T>& batch, const TeamShape& shape, Lawle
   const LawlerOptions options = small_budget(method);
   auto work = [&](auto& team) {
     TeamLawlerMemory mine = memory;
-    TeamLapMemory<float> lap_memory;
-    Arena lap_arena(lap_block.data());
-    lap_memory.place(lap_arena, side, side);
     for (std::int64_t index = 0; index < batch.count; ++index) {
       const LawlerProblem<T> problem = batch.problem(index);
       const std::int64_t offset = index * padded.rows;
       const bool is_warm = states != nullptr && before != nullptr;
       const DualState state = states == nullptr ? DualState{} : states->at(index);
       using Team = std::remove_reference_t<decltype(team)>;
-      TeamLawlerSolver<T, Team> solver(team, problem, options, mine, lap_memory);
+      TeamLawlerSolver<T, Team> solver(team, problem, options, mine);
       const Solution solution =
           solver.solve(is_warm ? state : DualState{}, is_warm ? before->assignment.data() + offset : nullptr,
                        is_warm ? DualState{} : state, TeamShare{}, answers.assignment.data() + offset);
