@@ -75,8 +75,7 @@ LinearAnswer solve_by_team(const LinearProblem<T>& p, const LinearStart& start, 
   run_on_threads(1, groups, group_size, [&](auto& team) {
     Arena arena(block.data());
     TeamLinearMemory memory;
-    const bool turn = p.complete && p.rows > p.columns;
-    memory.place(arena, turn ? p.columns : p.rows, turn ? p.rows : p.columns);
+    memory.place(arena, p.rows, p.columns, p.complete);
     const LinearDuals duals{answer.u.data(), answer.v.data()};
     const Solution solution = solve_linear(team, p, start, duals, memory, answer.assignment.data());
     if (team.rank() == 0) answer.solution = solution;
