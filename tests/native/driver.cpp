@@ -380,8 +380,7 @@ int main() {
   graphmatch::test_samples<float>(7000, 60);
   graphmatch::test_samples<double>(8000, 60);
   graphmatch::test_multigraphs(9000, 120);
-  graphmatch::test_team_linear<double>(10000, 400);
-  graphmatch::test_team_linear<float>(20000, 400);
+  graphmatch::test_team_assignments(800);
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
