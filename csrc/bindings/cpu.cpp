@@ -152,6 +152,8 @@ PYBIND11_MODULE(_native_cpu, module) {
 
   OpenMp::instance();  // before anybody forks
   bind_lawler_arguments(module);
+  bind_answers(module);
+  bind_linear_arguments(module);
 
   py::class_<LawlerOptions>(module, "LawlerOptions")
       .def(py::init([](std::int64_t method, double max_gap, std::uint64_t seed, std::int64_t max_iterations,
@@ -211,14 +213,6 @@ PYBIND11_MODULE(_native_cpu, module) {
       .def(py::init([](double time_limit, std::int64_t threads) { return Budget{time_limit, threads}; }), py::kw_only(),
            py::arg("time_limit"), py::arg("threads"));
 
-  py::class_<Answers>(module, "Answers")
-      .def(py::init([](std::uintptr_t assignment, std::uintptr_t objective, std::uintptr_t lower_bound,
-                       std::uintptr_t status, std::uintptr_t iterations, std::uintptr_t stage) {
-             return Answers{assignment, objective, lower_bound, status, iterations, stage};
-           }),
-           py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("lower_bound"), py::arg("status"),
-           py::arg("iterations"), py::arg("stage"));
-
   py::class_<States>(module, "States")
       .def(py::init([](std::int64_t batch, std::int64_t rows, std::int64_t columns, std::int64_t pair_capacity,
                        std::uintptr_t messages, std::uintptr_t potentials, std::uintptr_t scale,
@@ -228,29 +222,6 @@ PYBIND11_MODULE(_native_cpu, module) {
            }),
            py::kw_only(), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("pair_capacity"),
            py::arg("messages"), py::arg("potentials"), py::arg("scale"), py::arg("assignment"));
-
-  py::class_<Duals>(module, "Duals")
-      .def(py::init([](std::uintptr_t rows, std::uintptr_t columns) { return Duals{rows, columns}; }), py::kw_only(),
-           py::arg("rows"), py::arg("columns"));
-
-  py::class_<LinearArguments>(module, "LinearArguments")
-      .def(py::init([](std::int64_t batch, std::int64_t rows, std::int64_t columns, std::uintptr_t costs,
-                       std::int64_t batch_stride, std::uintptr_t sizes, bool complete, double unmatched_cost,
-                       bool is_double) {
-             require(batch >= 0 && rows >= 0 && columns >= 0, "sizes must not be negative");
-             return LinearArguments{batch, rows,     columns,        costs,    batch_stride,
-                                    sizes, complete, unmatched_cost, is_double};
-           }),
-           py::kw_only(), py::arg("batch"), py::arg("rows"), py::arg("columns"), py::arg("costs"),
-           py::arg("batch_stride"), py::arg("sizes"), py::arg("complete"), py::arg("unmatched_cost"),
-           py::arg("is_double"));
-
-  py::class_<LinearStarts>(module, "LinearStarts")
-      .def(py::init([](std::int64_t batch, std::uintptr_t matching, std::uintptr_t row_duals) {
-             require(batch >= 0, "sizes must not be negative");
-             return LinearStarts{batch, matching, row_duals};
-           }),
-           py::kw_only(), py::arg("batch"), py::arg("matching"), py::arg("row_duals"));
 
   module.def("lawler_solve", &lawler_solve, py::arg("problems"), py::arg("options"), py::arg("warm"), py::arg("kept"),
              py::arg("budget"), py::arg("answers"));

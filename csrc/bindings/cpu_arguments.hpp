@@ -1,41 +1,21 @@
-// What the CPU operators take and return: addresses of the arrays of a batch, and the budget of a call.
+// What the CPU operators alone take: states of quadratic problems, and the budget of a call.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <string>
 
+#include "bindings/answers.hpp"
 #include "bindings/lawler_arguments.hpp"
+#include "bindings/linear_arguments.hpp"
 #include "bindings/thread_pool.hpp"
 #include "core/dual_ascent.hpp"
-#include "core/linear.hpp"
 #include "core/solution.hpp"
 #include "core/stop.hpp"
 
 namespace graphmatch {
-
-// Where the answers of a batch go: arrays of `batch` entries, the assignment with one row of `rows` per problem.
-struct Answers {
-  std::uintptr_t assignment, objective, lower_bound, status, iterations, stage;
-
-  void write(std::int64_t index, const Solution& solution) const {
-    pointer<double>(objective)[index] = solution.objective;
-    pointer<double>(lower_bound)[index] = solution.lower_bound;
-    pointer<std::int64_t>(status)[index] = static_cast<std::int64_t>(solution.status);
-    pointer<std::int64_t>(iterations)[index] = solution.iterations;
-    pointer<std::int64_t>(stage)[index] = static_cast<std::int64_t>(solution.stage);
-  }
-
-  // Padding rows of an answer are unmatched.
-  std::int64_t* cleared_assignment(std::int64_t index, std::int64_t rows) const {
-    std::int64_t* row = pointer<std::int64_t>(assignment) + index * rows;
-    std::fill_n(row, rows, std::int64_t{-1});
-    return row;
-  }
-};
 
 // Time limit, threads and Ctrl-C of one call.
 struct Budget {
@@ -112,60 +92,5 @@ inline void check_states(const LawlerArguments& arguments, const States& warm, c
   }
   require(kept.batch == 0 || kept.batch == arguments.batch, "there must be room for the state of each problem");
 }
-
-// A batch of linear problems; costs are rows x columns with `batch_stride` between problems.
-struct LinearArguments {
-  std::int64_t batch, rows, columns;
-  std::uintptr_t costs;
-  std::int64_t batch_stride;
-  std::uintptr_t sizes;  // 0: every problem has the padded size
-  bool complete;
-  double unmatched_cost;
-  bool is_double;
-
-  template <class T>
-  LinearProblem<T> problem(std::int64_t index) const {
-    LinearProblem<T> view;
-    view.rows = rows;
-    view.columns = columns;
-    if (sizes != 0) {
-      const std::int64_t* size = pointer<const std::int64_t>(sizes) + 2 * index;
-      require(0 <= size[0] && size[0] <= rows && 0 <= size[1] && size[1] <= columns,
-              "sizes of problem " + std::to_string(index) + " must fit into the padded batch");
-      view.rows = size[0];
-      view.columns = size[1];
-    }
-    view.costs = pointer<const T>(costs) + index * batch_stride;
-    view.stride = columns;
-    view.complete = complete;
-    view.unmatched_cost = unmatched_cost;
-    return view;
-  }
-};
-
-// Duals of a batch of linear problems, one row of the padded size per problem.
-struct Duals {
-  std::uintptr_t rows, columns;
-
-  // Padding has none.
-  LinearDuals cleared(std::int64_t index, std::int64_t row_count, std::int64_t column_count) const {
-    const LinearDuals duals{pointer<double>(rows) + index * row_count, pointer<double>(columns) + index * column_count};
-    std::fill_n(duals.rows, row_count, 0.0);
-    std::fill_n(duals.columns, column_count, 0.0);
-    return duals;
-  }
-};
-
-// Matchings and row duals of `batch` earlier solves; problem i of a larger batch takes entry i mod batch.
-struct LinearStarts {
-  std::int64_t batch;
-  std::uintptr_t matching, row_duals;
-
-  LinearStart at(std::int64_t index, std::int64_t rows) const {
-    if (batch == 0) return LinearStart{};
-    const std::int64_t offset = index % batch * rows;
-    return LinearStart{pointer<const std::int64_t>(matching) + offset, pointer<const double>(row_duals) + offset};
-  }
-};
 
 }  // namespace graphmatch

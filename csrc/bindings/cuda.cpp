@@ -8,6 +8,8 @@
 #include <cstdint>
 
 #include "bindings/cuda_lawler.hpp"
+#include "bindings/answers.hpp"
+#include "bindings/cuda_linear.hpp"
 #include "bindings/cuda_support.hpp"
 #include "bindings/lawler_arguments.hpp"
 #include "cuda/lawler_objective.hpp"
@@ -46,6 +48,8 @@ PYBIND11_MODULE(_native_cuda, module) {
   module.def("device_count", &device_count, "Number of usable CUDA devices; 0 without a driver.");
   bind_lawler_arguments(module);
   bind_cuda_lawler(module);
+  bind_answers(module);
+  bind_cuda_linear(module);
   module.def("lawler_objective", &evaluate_lawler_objective, py::call_guard<py::gil_scoped_release>(),
              py::arg("problems"), py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("device"),
              py::arg("stream"),

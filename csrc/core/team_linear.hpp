@@ -21,16 +21,16 @@ struct TeamLinearMemory {
   TeamLapMemory<double> lap;
   double* unmatched;  // of rows
 
-  GRAPHMATCH_HOST_DEVICE void place(Arena& arena, std::int64_t rows, std::int64_t columns) {
-    lap.place(arena, rows, columns);
-    unmatched = arena.take<double>(rows);
+  // Room for problems of at most these sizes; transposed ones have their shorter side as rows.
+  GRAPHMATCH_HOST_DEVICE void place(Arena& arena, std::int64_t rows, std::int64_t columns, bool complete) {
+    const bool transposed = complete && rows > columns;
+    lap.place(arena, transposed ? columns : rows, transposed ? rows : columns);
+    unmatched = arena.take<double>(complete ? 0 : rows);
   }
-  // Enough for problems of at most these sizes; transposed ones have their shorter side as rows.
   GRAPHMATCH_HOST_DEVICE static std::int64_t bytes(std::int64_t rows, std::int64_t columns, bool complete) {
-    const bool turn = complete && rows > columns;
     Arena counter(nullptr);
     TeamLinearMemory memory;
-    memory.place(counter, turn ? columns : rows, turn ? rows : columns);
+    memory.place(counter, rows, columns, complete);
     return counter.used();
   }
 };

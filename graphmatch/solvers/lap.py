@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from graphmatch import _check, _ops
+from graphmatch import (
+    _check,
+    _cuda_linear_ops,  # noqa: F401 (registers the CUDA kernels)
+    _ops,
+)
 from graphmatch.problem import LinearProblem, Problem
 from graphmatch.result import LinearState, MatchResult, State
 from graphmatch.solvers.base import assemble, check_state_tensors, host_costs, take_kind, thread_count
@@ -21,15 +25,18 @@ class LAP:
     Guarantee: optimal up to float64 rounding, for costs in narrower types as well; the gap is that of the dual
     certificate (about 1e-15). `result.state` holds the duals.
     Cost: O(n1^2 n2) per problem at worst, nearer to O(n1 n2) for random costs; problems of a batch run over threads.
+    Devices: CUDA tensors are solved where they are, a warp for each problem of up to 256 rows and columns and a block
+    for each larger one, without waiting for the GPU; that needs a build with nvcc. Tensors elsewhere need `on_cpu`, and
+    so do the noisy copies of gradient estimators on any device but the CPU.
     Ties: where a row, or a search on its behalf, finds several columns equally cheap, it takes the first free one, else
     the first, so that constant costs give x_i = i; the matching need not be the lexicographically first of all optimal
-    ones. Deterministic.
+    ones, and CUDA may choose another one than the CPU. Deterministic.
     Warm starts: the matching of the state is returned if none is cheaper. Square problems without `unmatched_cost`
-    start from its duals, which halves the time where costs have hardly changed; others are solved anew.
+    on the CPU start from its duals, which halves the time where costs have hardly changed; others are solved anew.
 
     Args:
-        threads: Threads per call; None = `torch.get_num_threads()`.
-        on_cpu: Accept tensors on other devices by copying them to the CPU and the answer back.
+        threads: Threads per call on the CPU; None = `torch.get_num_threads()`.
+        on_cpu: Solve on the CPU whatever the device: tensors are copied there and the answer back.
 
     Source: R. Jonker, A. Volgenant, Computing 38 (1987).
 
@@ -65,14 +72,22 @@ class LAP:
 
     def _solve(self, problem: Problem, state: State | None) -> MatchResult:
         linear = take_kind("LAP", problem, LinearProblem, "Use DualAscent for quadratic costs.")
-        costs = host_costs("LAP", linear.costs, self.on_cpu)
-        sizes = None if linear.sizes is None else linear.sizes.cpu()
-        warm = () if state is None else _checked(state, linear)
+        costs = _solvable_costs(linear.costs, self.on_cpu)
+        sizes = None if linear.sizes is None else linear.sizes.to(costs.device)
+        warm = () if state is None else tuple(value.to(costs.device) for value in _checked(state, linear))
         threads = thread_count("LAP", self.threads)
         *answers, row_duals, column_duals = _ops.linear_assignment(costs, sizes, linear.unmatched_cost, threads, *warm)
         device = linear.costs.device
         result = assemble(problem, tuple(answers), device)
         return replace(result, state=LinearState(result.assignment, row_duals.to(device), column_duals.to(device)))
+
+
+def _solvable_costs(costs: Tensor, on_cpu: bool) -> Tensor:
+    """Returns costs in float32 or float64, where they are to be solved."""
+    if not costs.is_cuda or on_cpu:
+        return host_costs("LAP", costs, on_cpu)
+    costs = costs.detach()
+    return costs if costs.dtype in (torch.float32, torch.float64) else costs.float()
 
 
 def _checked(state: State, problem: LinearProblem) -> tuple[Tensor, ...]:
@@ -88,4 +103,4 @@ def _checked(state: State, problem: LinearProblem) -> tuple[Tensor, ...]:
         "column_duals": (torch.float64, 2, n2),
     }
     check_state_tensors("LAP", state, expected, state.matching, (batch, n1, n2))
-    return state.matching.cpu(), state.row_duals.cpu()
+    return state.matching, state.row_duals

@@ -386,6 +386,7 @@ int main() {
   graphmatch::test_team_linear<float>(20000, 400);
   graphmatch::test_team_moves(10000, 160);
   graphmatch::test_lawler_teams();
+  graphmatch::test_team_assignments(800);
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;

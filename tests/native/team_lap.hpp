@@ -3,12 +3,15 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <random>
-#include <string>
+#include <utility>
 #include <vector>
 
+#include "core/lap.hpp"
 #include "core/linear.hpp"
 #include "core/team_lap.hpp"
 #include "core/team_linear.hpp"
@@ -63,7 +66,7 @@ struct LinearAnswer {
   }
 };
 
-// `blocks` x `groups` threads or groups of threads; memory is full of garbage to begin with.
+// Solves in memory that is full of garbage.
 template <class T>
 LinearAnswer solve_by_team(const LinearProblem<T>& p, const LinearStart& start, std::int64_t groups,
                            std::int64_t group_size) {
@@ -75,8 +78,7 @@ LinearAnswer solve_by_team(const LinearProblem<T>& p, const LinearStart& start, 
   run_on_threads(1, groups, group_size, [&](auto& team) {
     Arena arena(block.data());
     TeamLinearMemory memory;
-    const bool turn = p.complete && p.rows > p.columns;
-    memory.place(arena, turn ? p.columns : p.rows, turn ? p.rows : p.columns);
+    memory.place(arena, p.rows, p.columns, p.complete);
     const LinearDuals duals{answer.u.data(), answer.v.data()};
     const Solution solution = solve_linear(team, p, start, duals, memory, answer.assignment.data());
     if (team.rank() == 0) answer.solution = solution;
@@ -116,6 +118,87 @@ void check_linear_answer(const LinearProblem<T>& p, const LinearAnswer& answer, 
         seed, 4);
 }
 
+// Cold and warm searches alone, with prices of being unmatched that differ from row to row.
+template <class T>
+void test_team_lap(std::int64_t first_seed, std::int64_t count) {
+  Lap<T> cpu;
+  for (std::int64_t seed = first_seed; seed < first_seed + count; ++seed) {
+    std::mt19937_64 random(static_cast<std::uint64_t>(seed));
+    auto below = [&](std::int64_t limit) {
+      return static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(limit));
+    };
+    const bool partial = below(2) == 0;
+    const std::int32_t rows = 1 + below(9), columns = partial ? below(10) : rows + below(3);
+    const std::int32_t levels = below(2) == 0 ? 7 : 4096;  // small whole numbers: all sums are exact
+    std::vector<T> costs(rows * columns), unmatched(rows), start(columns);
+    for (T& cost : costs) cost = below(8) == 0 ? std::numeric_limits<T>::infinity() : static_cast<T>(below(levels));
+    for (T& price : unmatched) price = static_cast<T>(below(levels));
+    for (T& price : start) price = static_cast<T>(below(2 * levels) - levels);
+    const T* prices = partial ? unmatched.data() : nullptr;
+    const bool feasible = cpu.solve(rows, columns, costs.data(), columns, prices);
+
+    const auto cost = [&](std::int32_t i, std::int32_t k) { return costs[i * columns + k]; };
+    for (const bool warm : {false, true}) {
+      std::vector<double> block(TeamLapMemory<T>::bytes(rows, columns) / 8 + 1, -1e300);
+      Arena arena(block.data());
+      TeamLapMemory<T> m;
+      m.place(arena, rows, columns);
+      std::copy(start.begin(), start.end(), m.v);
+      std::atomic<int> successes{0};
+      const std::int64_t size = 1 + seed % 5;
+      run_on_threads(1, 1, size, [&](auto& team) {
+        TeamLapMemory<T> own = m;
+        successes += team_lap(team, rows, columns, cost, prices, warm, own) ? 1 : 0;
+      });
+      check(successes == (feasible ? size : 0), "all members know whether there is a matching", seed, warm);
+      if (!feasible) continue;
+      T total = 0, best = 0;
+      for (std::int32_t i = 0; i < rows; ++i) {
+        const std::int32_t k = m.column_of[i];
+        const std::int64_t other = cpu.row_to_column[i];
+        check(k < 0 || m.row_of[k] == i, "rows and columns agree", seed, i);
+        check(m.u[i] == (k < 0 ? unmatched[i] : cost(i, k) - m.v[k]), "matched pairs are tight", seed, i);
+        total += k < 0 ? unmatched[i] : cost(i, k);
+        best += other < 0 ? unmatched[i] : cost(i, static_cast<std::int32_t>(other));
+        for (std::int32_t c = 0; c < columns; ++c) check(m.u[i] + m.v[c] <= cost(i, c), "duals are feasible", seed, i);
+      }
+      check(total == best, "searches of teams find the optimum", seed, warm);
+      for (std::int32_t k = 0; k < columns && (partial || rows < columns); ++k) {
+        check(m.v[k] <= 0 && (m.row_of[k] >= 0 || m.v[k] == 0), "free columns cost nothing", seed, k);
+      }
+    }
+  }
+}
+
+// Equal costs match equal indices; NaN, -infinity and a price that is no number are refused.
+inline void test_team_linear_edges() {
+  for (const auto& [rows, columns] :
+       {std::pair<std::int64_t, std::int64_t>{1, 1}, {7, 7}, {3, 9}, {9, 3}, {0, 4}, {4, 0}}) {
+    for (const bool complete : {true, false}) {
+      const std::vector<double> costs(rows * columns, 1.0);
+      const LinearProblem<double> p{rows, columns, costs.data(), columns, complete, 2.0};
+      const LinearAnswer answer = solve_by_team(p, LinearStart{}, 1, 3);
+      check(answer.solution.status == Status::kOptimal, "equal costs are solved", rows, columns);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        check(answer.assignment[i] == (i < columns ? i : -1), "equal costs match equal indices", rows, columns);
+      }
+    }
+  }
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double bad : {nan, -kInfinity}) {
+    const std::vector<double> costs{1, 2, bad, 4};
+    const LinearProblem<double> p{2, 2, costs.data(), 2, true, 0.0};
+    check(solve_by_team(p, LinearStart{}, 1, 2).solution.status == Status::kInvalid, "bad costs are invalid", 0, 0);
+  }
+  const std::vector<double> costs{1, 2, 3, 4};
+  for (const double price : {nan, kInfinity, -kInfinity}) {
+    const LinearProblem<double> p{2, 2, costs.data(), 2, false, price};
+    const LinearAnswer answer = solve_by_team(p, LinearStart{}, 1, 2);
+    check(answer.solution.status == Status::kInvalid && answer.assignment == std::vector<std::int64_t>{-1, -1},
+          "bad prices are invalid", 0, 1);
+  }
+}
+
 template <class T>
 void test_team_linear(std::int64_t first_seed, std::int64_t count) {
   LinearSolver<T> solver;
@@ -151,6 +234,14 @@ void test_team_linear(std::int64_t first_seed, std::int64_t count) {
     if (anew.solution.stage == Stage::kNone) check(answer.matches(anew), "what is no matching is ignored", seed, 7);
     check_linear_answer(p, anew, seed);
   }
+}
+
+inline void test_team_assignments(std::int64_t count) {
+  test_team_lap<double>(10000, count);
+  test_team_lap<float>(20000, count);
+  test_team_linear<double>(30000, count);
+  test_team_linear<float>(40000, count);
+  test_team_linear_edges();
 }
 
 }  // namespace graphmatch
