@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "bindings/cuda_noise.hpp"
 #include "bindings/cuda_support.hpp"
 #include "bindings/lawler_arguments.hpp"
 #include "cuda/lawler_objective.hpp"
@@ -44,6 +45,7 @@ PYBIND11_MODULE(_native_cuda, module) {
   module.doc() = "CUDA kernels of graphmatch. Private: call them through graphmatch._ops.";
   module.def("device_count", &device_count, "Number of usable CUDA devices; 0 without a driver.");
   bind_lawler_arguments(module);
+  bind_cuda_noise(module);
   module.def("lawler_objective", &evaluate_lawler_objective, py::call_guard<py::gil_scoped_release>(),
              py::arg("problems"), py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("device"),
              py::arg("stream"),
