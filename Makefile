@@ -20,13 +20,14 @@ PARALLEL := --numprocesses auto --dist worksteal
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
+CUDA := $(VENV)/.installed-cuda
 
 FLOOR_VERSION := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml).0
 FLOOR := $(VENV)/transformers-$(FLOOR_VERSION)
 FLOOR_TESTS := test_models.py test_connector.py test_trainer.py test_training.py test_lora.py conversion/test_to_hugging_face.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-floor test-all lint format bench bench-report sanitize clean
+.PHONY: help demo test test-cuda test-floor test-all lint format bench bench-cuda bench-report sanitize clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -36,6 +37,9 @@ demo: $(RUN)  ## train and evaluate a tiny ExGra-Med on synthetic images; report
 
 test: $(DEV)  ## run the tests, without those marked slow
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
+
+test-cuda: $(CUDA)  ## build the CUDA module (needs nvcc) and run the tests that need a GPU
+	$(BIN)/pytest -m cuda tests
 
 test-floor: $(FLOOR)  ## run the adapter's core tests with the oldest transformers that pyproject.toml admits
 	PYTHONPATH=$(FLOOR) $(BIN)/pytest $(PARALLEL) -m "not slow" $(addprefix tests/exgra_adapter/,$(FLOOR_TESTS))
@@ -56,6 +60,9 @@ format: $(DEV)  ## rewrite the sources in the house format
 
 bench: $(BENCH)  ## measure speed and quality, with the peers in the same run
 	$(BIN)/pytest benchmarks --benchmark-only
+
+bench-cuda: $(BENCH) $(CUDA)  ## measure the GPU's share of it, with the CPU in the same run
+	$(BIN)/pytest benchmarks/cuda --benchmark-only -m cuda --benchmark-json benchmarks/results/cuda.json
 
 bench-report: $(BENCH)  ## run the learning experiments and write benchmarks/results/report.md
 	$(BIN)/python -m benchmarks.alignment
@@ -93,6 +100,16 @@ $(FLOOR): $(DEV)
 $(BENCH): $(DEV)
 	$(BIN)/python -m pip install --editable ".[exgra,viz,dev,bench]"
 	touch $@
+
+$(CUDA): $(DEV) | gpu
+	GRAPHMATCH_CUDA=1 $(BIN)/python -m pip install --no-deps --editable .
+	touch $@
+
+# Without a GPU all of its tests would be left out, and none would fail.
+.PHONY: gpu
+gpu: $(DEV)
+	@$(BIN)/python -c 'import torch; raise SystemExit(None if torch.cuda.is_available() else \
+		f"PyTorch {torch.__version__} must see a GPU; it sees none. Use a machine with one and a PyTorch built for CUDA.")'
 
 SANITIZE_FLAGS := -std=c++17 -O1 -g -fopenmp-simd -Wall -Wextra -Werror -fno-omit-frame-pointer -fno-sanitize-recover=all -pthread -Icsrc
 build/sanitize/address: SANITIZER := address,undefined

@@ -1,4 +1,7 @@
-"""Every argument error of the library: what must hold, what was received, what to do."""
+"""Every argument error of the library: what must hold, what was received, what to do.
+
+On CUDA tensors values are not checked here, which would wait for the GPU, but shapes, dtypes and devices are.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from graphmatch import _device
 
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -101,7 +106,7 @@ def same_device(where: str, tensors: dict[str, Tensor]) -> None:
 
 def costs(where: str, argument: str, value: Tensor, allow_infinite: bool) -> None:
     """Checks that costs are numbers; +inf (a forbidden assignment) only where allowed. Compiled code has no values."""
-    if value.numel() == 0 or torch.compiler.is_compiling():
+    if value.numel() == 0 or _device.resident(value) or torch.compiler.is_compiling():
         return
     value = value.detach()
     lowest, highest = torch.aminmax(value)  # one pass; NaN wins both
@@ -121,7 +126,7 @@ def costs(where: str, argument: str, value: Tensor, allow_infinite: bool) -> Non
 
 def indices(where: str, argument: str, edges: Tensor, counts: Tensor | None, limits: Tensor | int) -> None:
     """Checks that the first `counts[b]` edges (b, e, 2) of every problem hold node indices in [0, limits[b])."""
-    if edges.numel() == 0:
+    if edges.numel() == 0 or _device.resident(edges):
         return
     limit = limits if isinstance(limits, int) else limits[:, None, None]
     bad = (edges < 0) | (edges >= limit)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from graphmatch import _ops
+from graphmatch import _native, _ops
 from graphmatch._native import cpu as _cpu
 
 Answers = tuple[Tensor, ...]
@@ -150,6 +150,51 @@ def _noise(
         samples=samples,
         first=first,
         noise=drawn.data_ptr(),
+    )
+    return drawn
+
+
+@torch.library.impl(_library, "noise", "CUDA")
+def _noise_cuda(
+    keys: Tensor,
+    instances: Tensor,
+    samples: int,
+    first: int,
+    rows: int,
+    columns: int,
+    sizes: Tensor | None,
+    seed: int,
+    stream: int,
+    kind: int,
+    coupling: int,
+) -> Tensor:
+    """The same on the GPU, all but orthogonal samples.
+
+    Uniform, Gumbel and Gaussian numbers have the CPU's bits; sums of Gamma numbers may differ in the last one.
+    """
+    cuda = _native.cuda()
+    if cuda is None or coupling == ORTHOGONAL:
+        reason = "a build without the CUDA module" if cuda is None else "orthogonal samples"
+        raise RuntimeError(f"graphmatch: noise must be one that the GPU draws; got {reason}. Draw it on the CPU.")
+    keys, instances = _counters(keys, instances, len(keys))
+    sizes = None if sizes is None else sizes.contiguous()
+    drawn = keys.new_empty((samples, len(keys), rows, columns), dtype=torch.float32)
+    cuda.noise(
+        kind=kind,
+        coupling=coupling,
+        seed=seed % 2**64,
+        stream_of_costs=stream % 2**64,
+        keys=keys.data_ptr(),
+        instances=instances.data_ptr(),
+        sizes=0 if sizes is None else sizes.data_ptr(),
+        batch=len(keys),
+        rows=rows,
+        columns=columns,
+        samples=samples,
+        first=first,
+        noise=drawn.data_ptr(),
+        device=keys.device.index,
+        stream=torch.cuda.current_stream(keys.device).cuda_stream,
     )
     return drawn
 

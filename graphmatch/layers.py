@@ -23,7 +23,9 @@ class MatchingLayer(nn.Module):
     """Solves matching problems in the forward pass and estimates the gradients of their costs in the backward pass.
 
     Half-precision costs are solved in float32. Noise differs from call to call in training (the counter of calls is
-    part of the state dict) and is off in evaluation. Works under torch.compile, torch.func.vmap and autocast.
+    part of the state dict) and is off in evaluation. Works under torch.compile, torch.func.vmap and autocast. On a GPU
+    neither pass waits for anything, with `Portfolio`, `DualAscent`, `Tabu` or `LAP` and any estimator but
+    `StraightThroughSinkhorn`.
 
     Args:
         solver: Any solver; None takes `solve`'s choice.
@@ -86,7 +88,8 @@ class MatchingLayer(nn.Module):
             sizes: Real sizes of a padded batch, as in `LawlerProblem` or `LinearProblem`.
             instances: (b,) int64, what the noise of each problem follows from; None = its place in the batch. Give the
                 numbers of the samples in the data set, and the result does not depend on batches or ranks.
-            step: What the noise follows from as well; None = the number of training calls so far.
+            step: What the noise follows from as well; None = the number of training calls so far. On a GPU a number or
+                a tensor there: the copy of one would wait.
 
         Raises:
             TypeError, ValueError: As the problem classes; and if only some of the quadratic arguments are given.
@@ -278,16 +281,27 @@ class MatchingLayer(nn.Module):
     ) -> MatchingOracle:
         """Returns the solver of a call, and counts it."""
         batch, device = costs[0].shape[0], costs[0].device
-        key = self.calls.clone() if step is None else torch.as_tensor(step, dtype=torch.int64)
+        key = self._key(step, device)
         if self.training and step is None:
             self.calls += 1
         if instances is None:
             instances = torch.arange(batch, device=device)
         _check.counters("MatchingLayer", instances, batch)
-        context = (*edges, sizes, key.to(device).expand(batch), instances)
+        context = (*edges, sizes, key.expand(batch), instances)
         memory = self.memory
         self._targets = SampleCertificates()
         return MatchingOracle(kind, self._solver_number, self.unmatched_cost, context, memory, self._targets)
+
+    def _key(self, step: object, device: torch.device) -> Tensor:
+        """Returns what the noise of a call follows from, 0-d int64 on the device."""
+        if isinstance(step, int):
+            return torch.full((), step, dtype=torch.int64, device=device)
+        if step is not None:
+            return torch.as_tensor(step, dtype=torch.int64).to(device)
+        if self.calls.device.type == "cpu" and device.type == "cuda" and not torch.compiler.is_compiling():
+            # A layer that was not moved to the GPU: a number goes there with the call, the copy of a tensor would wait.
+            return torch.full((), int(self.calls), dtype=torch.int64, device=device)
+        return self.calls.clone().to(device)
 
     def _solutions(
         self, kind: str, costs: Tensors, edges: Upstream, sizes: Tensor | None, instances: Tensor | None, step: object

@@ -38,8 +38,11 @@ class _Relaxation:
 
     def plan(self, costs: Tensor) -> Plan:
         batch, n1, n2 = costs.shape
-        full = torch.tensor([n1, n2], device=costs.device).expand(batch, 2) if self.extent is None else self.extent
-        counts = (full[:, 0], full[:, 1])
+        if self.extent is None:
+            count1, count2 = (torch.full((), n, device=costs.device).expand(batch) for n in (n1, n2))
+        else:
+            count1, count2 = self.extent[:, 0], self.extent[:, 1]
+        counts = (count1, count2)
         limits = (_MAX_ITERATIONS, _TOLERANCE)
         return entropic_plan(costs, counts, self.unmatched_cost, self.temperature, *limits, gradient="implicit")
 

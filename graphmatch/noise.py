@@ -1,7 +1,9 @@
 """Counter-based noise: a pure function of (seed, key, sample, problem, row, column), on any device.
 
 It depends on no generator state, so padding, batch layout and the number of threads or samples do not change it. Every
-number is computed in float64 and rounded to float32, whatever the dtype of the costs.
+number is computed in float64 and rounded to float32, whatever the dtype of the costs. A GPU draws the same bits as the
+CPU, but for sums of Gamma numbers, which may differ in the last one. Orthogonal samples are always drawn on the CPU and
+copied, and so is all noise where graphmatch was built without its CUDA module: the copy makes the host wait.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphmatch import _reference, _sampling_ops
+from graphmatch import _device, _reference, _sampling_ops
 
 KINDS = ("gumbel", "gaussian", "sum_of_gamma")
 COUPLINGS = ("independent", "antithetic", "orthogonal")
@@ -51,7 +53,7 @@ def draw(
 ) -> Tensor:
     """Returns standard noise (count, b, rows, columns) in float32: samples first, first + 1, ... of each problem.
 
-    It is drawn on the CPU and copied, so that it is the same on every device.
+    It is drawn where the counters are if it can be, see above.
 
     Args:
         noise: Kind, coupling and seed; its scale is not applied.
@@ -64,10 +66,16 @@ def draw(
         count: Number of samples.
     """
     kind, coupling = KINDS.index(noise.kind), COUPLINGS.index(noise.coupling)
+    options = (noise.seed, stream, kind, coupling)
+    if _drawn_there(keys, noise.coupling):
+        return _sampling_ops.noise(keys, instances, count, first, *shape, sizes, *options)
     host = None if sizes is None else sizes.cpu()
-    counters = (keys.cpu().contiguous(), instances.cpu().contiguous())
-    drawn = _sampling_ops.noise(*counters, count, first, *shape, host, noise.seed, stream, kind, coupling)
+    drawn = _sampling_ops.noise(keys.cpu(), instances.cpu(), count, first, *shape, host, *options)
     return drawn.to(keys.device)
+
+
+def _drawn_there(keys: Tensor, coupling: str) -> bool:
+    return _device.resident(keys) and _device.has_kernels() and coupling != "orthogonal"
 
 
 def score(kind: str, values: Tensor) -> Tensor:
@@ -100,11 +108,12 @@ def gaussian_noise(samples: int, like: Tensor, seed: int, key: Tensor) -> Tensor
 def _noise(
     kind: int, twin: Callable[[int, Tensor, int, Tensor], Tensor], samples: int, like: Tensor, seed: int, key: Tensor
 ) -> Tensor:
-    """Returns noise by the native operator, where the tensors are not on the CPU by its twin."""
-    if like.device.type != "cpu":
+    """Returns noise by the native operator, where there is none for the device by its twin."""
+    native = like.device.type == "cpu" or _drawn_there(like, "independent")
+    if not native:
         return twin(samples, like, seed, key)
     batch, rows, columns = like.shape
-    keys, instances = key.cpu().expand(batch), torch.arange(batch)
+    keys, instances = key.to(like.device).expand(batch), torch.arange(batch, device=like.device)
     independent = _sampling_ops.INDEPENDENT
     drawn = _sampling_ops.noise(keys, instances, samples, 0, rows, columns, None, seed, 0, kind, independent)
     return drawn.to(like.dtype)

@@ -1,6 +1,7 @@
 """The matching problems, as batches of tensors. Costs are minimised everywhere.
 
-Every problem is checked when it is made: shapes, dtypes, devices, finite numbers, edges inside their graphs. Ragged
+Every problem is checked when it is made: shapes, dtypes, devices, finite numbers, edges inside their graphs. On CUDA
+tensors values are checked by the solver, which answers INVALID, since a check here would wait for the GPU. Ragged
 batches are padded to the largest problem; `sizes` says how much of each is real, and padding never matters.
 """
 
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from graphmatch import _check
+from graphmatch import _check, _device
 
 
 def _check_sizes(where: str, sizes: Tensor | None, padded: tuple[int, ...], batch: int, names: str) -> None:
@@ -21,6 +22,8 @@ def _check_sizes(where: str, sizes: Tensor | None, padded: tuple[int, ...], batc
         return
     _check.integer(where, "sizes", _check.tensor(where, "sizes", sizes, 2, f"(b, {len(padded)})"))
     _check.shape(where, "sizes", sizes, (batch, len(padded)), f"one row of {names} per problem")
+    if _device.resident(sizes):
+        return
     limits = torch.tensor(padded, device=sizes.device)
     if bool(((sizes < 0) | (sizes > limits)).any()):
         raise ValueError(
@@ -40,7 +43,8 @@ class LinearProblem:
         unmatched_cost: None = min(n1, n2) nodes must be matched; a number = cost of each unmatched node of graph 1.
 
     Raises:
-        TypeError, ValueError: If an argument breaks the rules above; the message says which and what to do.
+        TypeError, ValueError: If an argument breaks the rules above; the message says which and what to do. On CUDA
+            tensors values are checked by the solver, which answers INVALID, since a check here would wait for the GPU.
 
     Example:
         >>> import torch, graphmatch as gm
@@ -87,7 +91,8 @@ class LawlerProblem:
         unmatched_cost: None = min(n1, n2) nodes must be matched; a number = cost of each unmatched node of graph 1.
 
     Raises:
-        TypeError, ValueError: If an argument breaks the rules above; the message says which and what to do.
+        TypeError, ValueError: If an argument breaks the rules above; the message says which and what to do. On CUDA
+            tensors values are checked by the solver, which answers INVALID, since a check here would wait for the GPU.
 
     Source: E. L. Lawler, "The quadratic assignment problem", Management Science 9 (1963).
 
@@ -168,7 +173,8 @@ class KoopmansBeckmannProblem:
         sizes: (b,) int64, real n of each problem in a padded batch; None = all are full size.
 
     Raises:
-        TypeError, ValueError: If an argument breaks the rules above; the message says which and what to do.
+        TypeError, ValueError: If an argument breaks the rules above; the message says which and what to do. On CUDA
+            tensors values are checked by the solver, which answers INVALID, since a check here would wait for the GPU.
 
     Source: T. C. Koopmans, M. Beckmann, "Assignment problems and the location of economic activities", Econometrica 25
     (1957).
@@ -269,12 +275,27 @@ def made_of(kind: type[Q], **values: Any) -> Q:
     return problem
 
 
+def on_host(problem: P) -> P:
+    """Returns a problem with its tensors on the CPU; values that could not be checked where they were are now.
+
+    Raises:
+        ValueError: If one of them breaks the rules of the problem's class.
+    """
+    tensors = {name: value for name, value in vars(problem).items() if isinstance(value, Tensor)}
+    if all(value.device.type == "cpu" for value in tensors.values()):
+        return problem
+    moved: dict[str, Any] = {name: value.detach().cpu() for name, value in tensors.items()}
+    if any(_device.resident(value) for value in tensors.values()):
+        return replace(problem, **moved)
+    return unchecked(problem, **moved)
+
+
 def _node_counts(costs: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
     if sizes is not None:
         return sizes[:, 0], sizes[:, 1]
     batch, n1, n2 = costs.shape
-    full = torch.tensor([n1, n2], device=costs.device).expand(batch, 2)
-    return full[:, 0], full[:, 1]
+    count1, count2 = (torch.full((), n, device=costs.device).expand(batch) for n in (n1, n2))
+    return count1, count2
 
 
 def _without_padding(costs: Tensor, sizes: Tensor | None, first: int) -> Tensor:

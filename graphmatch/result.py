@@ -8,6 +8,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from graphmatch import _device
 from graphmatch.problem import LawlerProblem, Problem
 
 
@@ -203,6 +204,8 @@ def paid_pairs_of(
         right = torch.arange(count2, device=edges1.device) < sizes[:, 3, None]
         real = left[:, :, None] & right[:, None, :]
         edges1 = torch.where(left[:, :, None], edges1, 0)  # padding may hold anything
+    if _device.resident(edges1):  # edges of problems that are INVALID may lead anywhere
+        edges1 = edges1.clamp(0, assignment.shape[1] - 1)
     # One number per pair of nodes of graph 2, so that one comparison decides; pairs with an unmatched node get -1.
     image = assignment.gather(1, edges1.flatten(1)).reshape(batch, count1, 2)
     wanted = torch.where((image >= 0).all(-1), image[..., 0] * nodes + image[..., 1], -1)

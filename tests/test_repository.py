@@ -19,7 +19,7 @@ LARGEST_FILE = 450
 
 # Modules of graphmatch from the ground up; a module imports from its own layer and from those before it.
 LAYERS = (
-    {"_check", "_native"},
+    {"_check", "_device", "_native"},
     {"_multigraph_ops", "_ops", "_sampling_ops"},
     {"_reference", "affinity", "batch", "graphs", "noise", "problem", "result", "sinkhorn"},
     {"solvers"},
@@ -125,6 +125,7 @@ def test_library_imports_torch_numpy_scipy_only():
 
 def test_only_operators_call_the_native_modules():
     allowed = {
+        "_device": {"_native"},
         "_multigraph_ops": {"_native"},
         "_ops": {"_native"},
         "_sampling_ops": {"_native"},

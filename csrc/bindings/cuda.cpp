@@ -7,9 +7,10 @@
 
 #include <cstdint>
 
-#include "bindings/cuda_lawler.hpp"
 #include "bindings/answers.hpp"
+#include "bindings/cuda_lawler.hpp"
 #include "bindings/cuda_linear.hpp"
+#include "bindings/cuda_noise.hpp"
 #include "bindings/cuda_support.hpp"
 #include "bindings/lawler_arguments.hpp"
 #include "cuda/lawler_objective.hpp"
@@ -50,6 +51,7 @@ PYBIND11_MODULE(_native_cuda, module) {
   bind_cuda_lawler(module);
   bind_answers(module);
   bind_cuda_linear(module);
+  bind_cuda_noise(module);
   module.def("lawler_objective", &evaluate_lawler_objective, py::call_guard<py::gil_scoped_release>(),
              py::arg("problems"), py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("device"),
              py::arg("stream"),

@@ -16,9 +16,18 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/noise_numbers.hpp"
+
 namespace graphmatch {
 
 enum class NoiseKind : std::int64_t { kGumbel = 0, kGaussian = 1, kSumOfGamma = 2, kUniform = 3 };
+
+// Rounding must not make a one.
+GRAPHMATCH_HOST_DEVICE inline float noise_rounded(NoiseKind kind, double value) {
+  const float largest = kind == NoiseKind::kUniform ? 1.0f - 0x1p-24f : 3e38f;
+  const float rounded = static_cast<float>(value);
+  return largest < rounded ? largest : rounded;
+}
 
 // Of the samples of one problem; each of them has the same distribution in every case.
 //   antithetic   samples 2j and 2j + 1 use the uniform numbers u and 1 - u
@@ -32,6 +41,26 @@ struct NoiseOptions {
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;  // for noise on several tensors of costs
 };
+
+// The noise of one entry of a sample, for kinds and couplings that need no other entries: all but orthogonal samples.
+// The same number as the class below writes.
+GRAPHMATCH_HOST_DEVICE inline float noise_entry(const NoiseOptions& options, std::uint64_t key, std::uint64_t instance,
+                                                std::int64_t rows, std::int64_t columns, std::int64_t sample,
+                                                std::int64_t row, std::int64_t column) {
+  using namespace noise_numbers;
+  const bool mirrored = options.coupling == NoiseCoupling::kAntithetic && sample % 2 == 1;
+  const std::uint64_t drawn = static_cast<std::uint64_t>(mirrored ? sample - 1 : sample);
+  const std::uint64_t problem = problem_hash(call_hash(key, options.seed), drawn, instance, options.stream);
+  const std::uint64_t entry = hash(row_hash(problem, row) + static_cast<std::uint64_t>(column));
+  if (options.kind == NoiseKind::kSumOfGamma) {
+    return static_cast<float>(sum_of_gamma(entry, static_cast<double>(rows < columns ? rows : columns)));
+  }
+  double value = to_uniform(entry);
+  if (options.kind == NoiseKind::kGaussian) value = to_normal(value);
+  if (mirrored) value = (options.kind == NoiseKind::kGaussian ? 0.0 : 1.0) - value;
+  if (options.kind == NoiseKind::kGumbel) value = to_gumbel(value);
+  return noise_rounded(options.kind, value);
+}
 
 class Noise {
  public:

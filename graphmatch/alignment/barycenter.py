@@ -40,9 +40,9 @@ class BarycenterAlignment(ViewAlignment):
         dim: Length d of the node features.
         k: Neighbours per node.
         barycenter: "leave_one_out" or "mean".
-        solver: Any solver for Lawler problems; None takes
-            `Portfolio(max_gap=1e-3, effort=0.02, max_iterations=5, on_cpu=True)`: hasty, and it copies costs of other
-            devices to the CPU.
+        solver: Any solver for Lawler problems; None takes `Portfolio(max_gap=1e-3, effort=0.02, max_iterations=5)`:
+            hasty, and on a GPU where the views are. Where graphmatch was built without its CUDA module it has
+            `on_cpu=True` and copies the costs to the CPU.
         gradient: Any gradient estimator; None takes `IMLE(step=3.0, noise_scale=0.3)`: the noise asks for a margin, so
             that matchings that are barely right still teach.
         edge_weight: Weight of the edges in the cost; 0.5 lets both directions of an edge count once.
@@ -213,8 +213,8 @@ class BarycenterAlignment(ViewAlignment):
     def _shares(self, like: Tensor) -> Tensor:
         """Returns the weight of each view in the barycenter of each, (m, m)."""
         count = len(like)
-        weights = torch.ones(count) if self.weights is None else torch.tensor(self.weights, dtype=torch.float64)
-        shares = weights.to(like).expand(count, count)
+        weights = (1.0,) * count if self.weights is None else self.weights
+        shares = torch.stack([like.new_full((), weight) for weight in weights]).expand(count, count)
         if self.barycenter == "leave_one_out":
             shares = shares * (1 - torch.eye(count, dtype=like.dtype, device=like.device))
         return shares

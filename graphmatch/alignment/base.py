@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphmatch import _check
+from graphmatch import _check, _device
 from graphmatch.affinity import edge_features
 from graphmatch.alignment.graphs import GraphBatch, neighbour_edges
 from graphmatch.alignment.views import Views, checked_views
@@ -108,7 +108,8 @@ class ViewAlignment(nn.Module):
     ) -> Tensor:
         """Returns the alignment loss of m >= 2 views, a scalar.
 
-        Without mask and labels torch.compile makes one graph of it; with them shapes depend on values.
+        Without mask and labels torch.compile makes one graph of it, and on a GPU neither this nor the backward pass
+        waits for anything; with them shapes depend on values.
 
         Args:
             views: (N, d) floating point each.
@@ -121,7 +122,8 @@ class ViewAlignment(nn.Module):
                 of one image do; -1 = in no group. With labels (m, N) only. Equal rows need no groups.
 
         Raises:
-            TypeError, ValueError: If an argument breaks these rules.
+            TypeError, ValueError: If an argument breaks these rules. Values of CUDA tensors are not checked: NaN in a
+                view makes its problems INVALID, see `layer.result`.
         """
         return self._align(self._checked(views, mask, labels, groups)).loss
 
@@ -132,7 +134,7 @@ class ViewAlignment(nn.Module):
         checked = self._checked(views, mask, labels, groups)
         aligned = self._align(checked)
         has_target = (aligned.target > 0).any(2)
-        accuracy = (aligned.matching.detach() * aligned.target).sum(2)[has_target].mean()
+        accuracy = _mean_where((aligned.matching.detach() * aligned.target).sum(2), has_target)
         return AlignmentDetails(aligned.loss, accuracy, checked.retrieval(), self._largest_gap(aligned.loss))
 
     def _checked(
@@ -196,3 +198,10 @@ class ViewAlignment(nn.Module):
         if result is None or result.gap.numel() == 0:
             return torch.zeros((), dtype=torch.float64, device=loss.device)
         return result.gap.max()
+
+
+def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Returns the mean of the values where the mask holds; NaN where it does nowhere."""
+    if _device.resident(values):  # how many it holds for is not known here
+        return torch.where(mask, values, 0).sum() / mask.sum()
+    return values[mask].mean()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
@@ -67,8 +65,8 @@ class PairwiseAlignment(ViewAlignment):
         super().__init__(dim, k, solver, gradient, edge_weight, dropout, residual, directions, unmatched_cost)
 
     def _problems(self, views: Views) -> tuple[GraphBatch, Tensor, Tensor]:
-        pairs = list(combinations(range(len(views.nodes)), 2))
-        left, right = torch.tensor(pairs, device=views.nodes.device).unbind(1)
+        count = len(views.nodes)
+        left, right = torch.triu_indices(count, count, 1, device=views.nodes.device).unbind(0)
         return views.graphs(), left, right
 
     def _accepted(self, graphs: GraphBatch, left: Tensor, right: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphmatch import _check
+from graphmatch import _check, _device
 from graphmatch.affinity import cosine_affinity
 from graphmatch.alignment.graphs import GraphBatch, composed, equal_groups, equal_rows, padded, real_first
 from graphmatch.losses import retrieval_accuracy
@@ -50,7 +50,10 @@ class Views:
         if self.elements is None and self.groups is None:
             return torch.stack([retrieval_accuracy(self.nodes[a], self.nodes[b]) for a, b in pairs]).mean()
         nodes = self.nodes.detach()
-        left, right = torch.tensor(pairs, device=nodes.device).T
+        others = len(nodes) - 1
+        pair = torch.arange(len(pairs), device=nodes.device)
+        left, right = pair // others, pair % others
+        right = right + (right >= left)
         same = torch.eye(nodes.shape[1], dtype=torch.bool, device=nodes.device).expand(len(nodes), -1, -1)
         if self.groups is not None:
             same = same | equal_groups(self.groups)
@@ -107,7 +110,9 @@ def _check_options(where: str, shape: tuple[int, int], given: dict[str, Tensor])
         if tuple(value.shape) not in allowed:
             rule = "have shape " + " or ".join(str(each) for each in allowed)
             raise ValueError(_check.message(where, name, rule, tuple(value.shape), "Give an entry per view and row."))
-        if name != "mask" and value.numel() and int(value.min()) < -1:
+        if name == "mask" or value.numel() == 0 or _device.resident(value):
+            continue
+        if int(value.min()) < -1:
             raise ValueError(_check.message(where, name, "be at least -1", int(value.min()), "-1 stands for none."))
 
 

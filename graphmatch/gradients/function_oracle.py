@@ -18,7 +18,7 @@ class FunctionOracle(Oracle):
     Args:
         function: Takes a tuple of cost tensors (m * b, ...) and returns the tuple of its 0/1 solutions, shaped as they:
             those of m variants of the same b problems, variant after variant. It need not be differentiable.
-        key: 0-d int64, different for each call: seeds the noise.
+        key: 0-d int64 on the device of the costs, different for each call: seeds the noise; None = zero.
         memory: `initial_memory()` of an estimator that adapts itself, the same for all calls; changed in place.
         instances: (b,) int64, what the noise of each problem follows from; None = its place in the batch.
 
@@ -43,7 +43,7 @@ class FunctionOracle(Oracle):
     ) -> None:
         self.function = function
         self.memory = memory
-        self._key = torch.zeros((), dtype=torch.int64) if key is None else key
+        self._key = key
         self._instances = instances
         self.tensors = (self._key, instances)
 
@@ -91,8 +91,10 @@ class FunctionOracle(Oracle):
 
     def _draw(self, costs: Tensors, noise: Noise) -> Draw:
         batch = costs[0].shape[0]
-        keys = self._key.to(costs[0].device).expand(batch)
-        instances = torch.arange(batch, device=costs[0].device) if self._instances is None else self._instances
+        device = costs[0].device
+        keys = torch.zeros((), dtype=torch.int64, device=device) if self._key is None else self._key.to(device)
+        keys = keys.expand(batch)
+        instances = torch.arange(batch, device=device) if self._instances is None else self._instances
 
         def standard(place: int, first: int, count: int) -> Tensor:
             shape = costs[place].shape[1:]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from graphmatch import _check, _ops
-from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem
+from graphmatch import _check, _device, _ops
+from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem, on_host
 from graphmatch.result import MatchResult, SolverState, State
-from graphmatch.solvers.call import QapCall, assemble, host_costs, solve_dense, thread_count
+from graphmatch.solvers.call import QapCall, assemble, check_rounding, host_costs, solve_dense, thread_count
 from graphmatch.solvers.samples import SampleAnswers, SampleCall, sample_lawler
 
 
@@ -72,7 +72,13 @@ class LawlerCall:
 
 @dataclass(frozen=True, kw_only=True)
 class LawlerSolver(ABC):
-    """What all native solvers of sparse quadratic problems have in common; each of them describes the options."""
+    """What all native solvers of sparse quadratic problems have in common; each of them describes the options.
+
+    Attributes:
+        has_cuda_kernel: Whether sparse problems on a GPU are solved there; the host does not wait for the answers.
+    """
+
+    has_cuda_kernel: ClassVar[bool] = False
 
     max_gap: float = 1e-6
     time_limit: float | None = None
@@ -110,18 +116,25 @@ class LawlerSolver(ABC):
         else:
             lawler = take_kind(where, problem, LawlerProblem, "Use LAP for linear costs.")
         threads = thread_count(where, self.threads)
-        _check.memory(where, _working_bytes(lawler, threads), "Use fewer edges, smaller graphs or fewer threads.")
         device = lawler.unary_costs.device
+        known = None if state is None else check_state(where, state, tuple(lawler.unary_costs.shape))
+        if self.stays(lawler.unary_costs):
+            self._check_kernel(device)
+            costs = [_solvable(each) for each in (lawler.unary_costs, lawler.quadratic_costs)]
+        else:
+            check_rounding(where, device, self.on_cpu)
+            _check.memory(where, _working_bytes(lawler, threads), "Use fewer edges, smaller graphs or fewer threads.")
+            lawler = on_host(lawler)
+            costs = [host_costs(where, each, self.on_cpu) for each in (lawler.unary_costs, lawler.quadratic_costs)]
         warm: tuple[Tensor | None, ...] = (None, None, None, None)
-        if state is not None:
-            known = check_state(where, state, tuple(lawler.unary_costs.shape))
-            warm = tuple(value.cpu() for value in (known.messages, known.potentials, known.scale, known.matching))
+        if known is not None:
+            duals = (known.messages, known.potentials, known.scale, known.matching)
+            warm = tuple(value.to(lawler.unary_costs.device) for value in duals)
         *answers, messages, potentials, scale = _ops.lawler_solve(
-            host_costs(where, lawler.unary_costs, self.on_cpu),
-            host_costs(where, lawler.quadratic_costs, self.on_cpu),
-            lawler.edges1.cpu(),
-            lawler.edges2.cpu(),
-            None if lawler.sizes is None else lawler.sizes.cpu(),
+            *costs,
+            lawler.edges1,
+            lawler.edges2,
+            lawler.sizes,
             lawler.unmatched_cost,
             *self._options(threads),
             *warm,
@@ -134,8 +147,8 @@ class LawlerSolver(ABC):
         return replace(result, state=SolverState(result.assignment, *kept))
 
     def sample(self, problem: Problem, call: SampleCall, state: State | None) -> SampleAnswers | None:
-        """Returns noisy copies of sparse problems, solved; None for others."""
-        if not isinstance(problem, LawlerProblem):
+        """Returns noisy copies of sparse problems, solved; None for others, and on a GPU, where copies are solved."""
+        if not isinstance(problem, LawlerProblem) or self.stays(problem.unary_costs):
             return None
         where = type(self).__name__
         threads = thread_count(where, self.threads)
@@ -143,6 +156,25 @@ class LawlerSolver(ABC):
         known = None if state is None else check_state(where, state, tuple(problem.unary_costs.shape))
         options = self._options(threads)
         return sample_lawler(where, problem, call, known, options, self.on_cpu, self.keep_state)
+
+    def stays(self, costs: Tensor) -> bool:
+        """Returns whether problems with these costs are to be solved on the GPU where they are."""
+        return _device.resident(costs) and not self.on_cpu
+
+    def _check_kernel(self, device: torch.device) -> None:
+        """Refuses what cannot be solved on the GPU."""
+        where = type(self).__name__
+        cure = "Set on_cpu=True on the solver to copy it there and the answer back."
+        if not self.has_cuda_kernel:
+            cure = f"{cure[:-1]}, or use Portfolio, DualAscent or Tabu, which solve sparse problems on the GPU."
+        elif not _device.has_kernels():
+            cure = f"{cure[:-1]}: graphmatch was built without nvcc."
+        else:
+            if self.time_limit is not None:
+                rule, cure = "be None on a GPU, which keeps no time", "Use max_iterations or steps, or on_cpu=True."
+                raise ValueError(_check.message(where, "time_limit", rule, self.time_limit, cure))
+            return
+        raise ValueError(_check.message(where, "the problem", "be on the CPU", f"device {device}", cure))
 
     def _options(self, threads: int) -> tuple[object, ...]:
         """Returns the arguments of the native solver from method to threads."""
@@ -155,9 +187,10 @@ class LawlerSolver(ABC):
         batch, nodes, _ = problem.flow.shape
         start = None
         if state is not None:
-            matching = check_state(where, state, (batch, nodes, nodes)).matching.cpu()
+            device = problem.flow.device
+            matching = check_state(where, state, (batch, nodes, nodes)).matching.to(device)
             matching = matching.repeat(batch // max(len(matching), 1), 1)
-            start = (matching[:, :, None] == torch.arange(nodes)).double()
+            start = (matching[:, :, None] == torch.arange(nodes, device=device)).double()
         result = solve_dense(
             where,
             problem,
@@ -181,6 +214,12 @@ class LawlerSolver(ABC):
                 torch.zeros(batch, dtype=torch.float64, device=device),
             ),
         )
+
+
+def _solvable(costs: Tensor) -> Tensor:
+    """Returns costs in float32 or float64, the two types native solvers take."""
+    costs = costs.detach()
+    return costs if costs.dtype in (torch.float32, torch.float64) else costs.float()
 
 
 def check_state(where: str, state: State, shape: tuple[int, ...]) -> SolverState:

@@ -32,7 +32,9 @@ class DualAscent(LawlerSolver):
         time_limit: Seconds for the whole call, shared out among the problems of a batch; None = no limit.
         threads: Threads per call; None = `torch.get_num_threads()`.
         keep_state: Return the duals as `result.state` for warm starts.
-        on_cpu: Accept tensors on other devices by copying them to the CPU and the answer back.
+        on_cpu: Copy tensors on other devices to the CPU and the answer back. Without it sparse problems on a GPU are
+            solved there, all problems of a batch at the same time and without waiting for the answers; a time limit
+            cannot be kept, and costs and edges that break the rules are answered with INVALID.
 
     Source: P. Swoboda et al., CVPR 2017 (decomposition); S. Tourani et al., ECCV 2018 (pair update); P. Hahn,
         T. Grant, Operations Research 46 (1998) (dense problems).
@@ -45,6 +47,8 @@ class DualAscent(LawlerSolver):
         >>> result.assignment, result.statuses
         (tensor([[0, 1, 2]]), [<Status.OPTIMAL: 0>])
     """
+
+    has_cuda_kernel = True
 
     max_iterations: int = 500
 

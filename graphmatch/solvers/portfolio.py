@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from graphmatch import _check, _ops
+from graphmatch import _check, _device, _ops
 from graphmatch.solvers.base import LawlerCall, LawlerSolver
 from graphmatch.solvers.call import QapCall
 
@@ -28,6 +28,10 @@ class Portfolio(LawlerSolver):
     whatever the effort. Lower bounds are those of Gilmore and Lawler; up to 16 nodes the dual ascent of Hahn and
     Grant helps, and up to 8 branch and bound decides.
 
+    On a GPU sparse problems get the dual ascent, then, unless the effort is below 0.1, tabu searches; the other stages
+    run on the CPU only. All problems of a batch are solved at the same time, nothing waits for the answers, and costs
+    and edges that break the rules are answered with INVALID. A time limit cannot be kept there.
+
     `result.stages` says what found the matching. Below effort 0.1 nothing larger than 12 nodes is proven, and noisy
     copies for gradient estimators get the dual ascent with its local search alone: their errors average out.
 
@@ -45,7 +49,8 @@ class Portfolio(LawlerSolver):
         time_limit: Seconds for the whole call, shared out among the problems of a batch; None = no limit.
         threads: Threads per call; None = `torch.get_num_threads()`.
         keep_state: Return the duals as `result.state` for warm starts.
-        on_cpu: Accept tensors on other devices by copying them to the CPU and the answer back.
+        on_cpu: Copy tensors on other devices to the CPU and the answer back. Without it sparse problems on a GPU are
+            solved there, see above, and those on other devices are refused.
 
     Source: the sources of its parts: `DualAscent`, `Tabu`, `Fusion`, `BranchAndBound`, `FAQ`; U. Benlic, J.-K. Hao,
         Expert Systems with Applications 42 (2015) (crossings).
@@ -58,6 +63,8 @@ class Portfolio(LawlerSolver):
         >>> result.assignment, result.statuses
         (tensor([[0, 1, 2]]), [<Status.OPTIMAL: 0>])
     """
+
+    has_cuda_kernel = True
 
     effort: float = 1.0
     max_iterations: int = 200
@@ -84,8 +91,9 @@ class Portfolio(LawlerSolver):
 
 
 def quick_solver() -> Portfolio:
-    """Returns the portfolio for losses that solve anew in every step: hasty, on the CPU whatever the device.
+    """Returns the portfolio for losses that solve anew in every step: hasty, where the costs are.
 
-    Its matchings cost less than those of 100 iterations of the dual ascent, in less time; proofs are not its business.
+    Without the CUDA module it copies costs of other devices to the CPU. Its matchings cost less than those of 100
+    iterations of the dual ascent, in less time; proofs are not its business.
     """
-    return Portfolio(max_gap=1e-3, effort=0.02, max_iterations=5, on_cpu=True)
+    return Portfolio(max_gap=1e-3, effort=0.02, max_iterations=5, on_cpu=not _device.has_kernels())

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from graphmatch import _sampling_ops
 from graphmatch.noise import COUPLINGS, KINDS, Noise
-from graphmatch.problem import LawlerProblem, LinearProblem, Problem
+from graphmatch.problem import LawlerProblem, LinearProblem, Problem, on_host
 from graphmatch.result import LinearState, MatchResult, SolverState, State
-from graphmatch.solvers.call import assemble, host_costs
+from graphmatch.solvers.call import assemble, check_rounding, host_costs
 
 Tensors = tuple[Tensor, ...]
 
@@ -97,13 +97,15 @@ def sample_lawler(
     warm: tuple[Tensor | None, ...] = (None,) * 4
     if state is not None:
         warm = tuple(each.cpu() for each in (state.messages, state.potentials, state.scale, state.matching))
+    check_rounding(where, device, on_cpu)
+    host = on_host(problem)
     outputs = _sampling_ops.lawler_samples(
-        host_costs(where, problem.unary_costs, on_cpu),
-        host_costs(where, problem.quadratic_costs, on_cpu),
-        problem.edges1.cpu(),
-        problem.edges2.cpu(),
-        None if problem.sizes is None else problem.sizes.cpu(),
-        problem.unmatched_cost,
+        host_costs(where, host.unary_costs, on_cpu),
+        host_costs(where, host.quadratic_costs, on_cpu),
+        host.edges1,
+        host.edges2,
+        host.sizes,
+        host.unmatched_cost,
         *_host_steps(where, call, on_cpu),
         list(call.signs),
         *_noise_options(call),
@@ -123,10 +125,12 @@ def sample_linear(
     """Calls the native solver of linear problems."""
     device = problem.costs.device
     warm = (None, None) if state is None else (state.matching.cpu(), state.row_duals.cpu())
+    check_rounding(where, device, on_cpu)
+    host = on_host(problem)
     outputs = _sampling_ops.linear_samples(
-        host_costs(where, problem.costs, on_cpu),
-        None if problem.sizes is None else problem.sizes.cpu(),
-        problem.unmatched_cost,
+        host_costs(where, host.costs, on_cpu),
+        host.sizes,
+        host.unmatched_cost,
         *_host_steps(where, call, on_cpu),
         list(call.signs),
         *_noise_options(call),

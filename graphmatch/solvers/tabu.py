@@ -33,7 +33,9 @@ class Tabu(LawlerSolver):
         time_limit: Seconds for the whole call, shared out among the problems of a batch; None = no limit.
         threads: Threads per call; None = `torch.get_num_threads()`.
         keep_state: Return the duals as `result.state` for warm starts.
-        on_cpu: Accept tensors on other devices by copying them to the CPU and the answer back.
+        on_cpu: Copy tensors on other devices to the CPU and the answer back. Without it problems on a GPU are solved
+            there, all restarts at the same time and without waiting for the answers; a time limit cannot be kept, and
+            costs and edges that break the rules are answered with INVALID.
 
     Source: E. Taillard, "Robust taboo search for the quadratic assignment problem", Parallel Computing 17 (1991).
 
@@ -44,6 +46,8 @@ class Tabu(LawlerSolver):
         >>> gm.Tabu().solve(problem).objective
         tensor([-10.], dtype=torch.float64)
     """
+
+    has_cuda_kernel = True
 
     steps: int = 5000
     restarts: int = 4

@@ -382,8 +382,6 @@ int main() {
   graphmatch::test_samples<float>(7000, 60);
   graphmatch::test_samples<double>(8000, 60);
   graphmatch::test_multigraphs(9000, 120);
-  graphmatch::test_team_linear<double>(10000, 400);
-  graphmatch::test_team_linear<float>(20000, 400);
   graphmatch::test_team_moves(10000, 160);
   graphmatch::test_lawler_teams();
   graphmatch::test_team_assignments(800);

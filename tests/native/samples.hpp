@@ -212,6 +212,10 @@ inline void test_noise() {
           noise.draw(sample, drawn.data(), columns);
           Noise(options, 7, 11, 5, columns).draw(sample, again.data(), columns);
           check(drawn == again, "noise depends on its counters alone", kind, sample);
+          for (std::int64_t entry = 0; entry < 5 * columns && options.coupling != NoiseCoupling::kOrthogonal; ++entry) {
+            const float one = noise_entry(options, 7, 11, 5, columns, sample, entry / columns, entry % columns);
+            check(one == drawn[entry], "entries can be drawn one by one", kind, sample);
+          }
           for (const float value : drawn) check(std::isfinite(value), "noise is finite", kind, sample);
         }
       }

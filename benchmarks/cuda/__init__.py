@@ -1,0 +1,1 @@
+"""Benchmarks on a GPU; they are left out where there is none."""

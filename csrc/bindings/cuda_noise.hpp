@@ -1,0 +1,10 @@
+// The noise of gradient estimators, for the CUDA module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace graphmatch {
+
+void bind_cuda_noise(pybind11::module_& module);
+
+}  // namespace graphmatch
