@@ -108,14 +108,7 @@ def _lawler_solve(
         runs=parallel,
         warm=_states(cuda, warm, matching, rows),
         kept=_states(cuda, written, None, rows),
-        answers=cuda.LawlerAnswers(
-            **{
-                name: tensor.data_ptr()
-                for name, tensor in zip(
-                    ("assignment", "objective", "lower_bound", "status", "iterations", "stage"), answers, strict=True
-                )
-            }
-        ),
+        answers=_ops._native_answers(answers, cuda),
         scratch=scratch.data_ptr(),
         scratch_size=size,
         device=device.index,

@@ -74,9 +74,9 @@ def _empty_answers(batch: int, rows: int, device: torch.device) -> Answers:
     return integers(batch, rows), doubles(batch), doubles(batch), integers(batch), integers(batch), integers(batch)
 
 
-def _native_answers(answers: Answers) -> object:
+def _native_answers(answers: Answers, module: ModuleType = _cpu) -> object:
     names = ("assignment", "objective", "lower_bound", "status", "iterations", "stage")
-    return _cpu.Answers(**{name: tensor.data_ptr() for name, tensor in zip(names, answers, strict=True)})
+    return module.Answers(**{name: tensor.data_ptr() for name, tensor in zip(names, answers, strict=True)})
 
 
 def _empty_state(batch: int, unary_costs: Tensor, edge_count1: int) -> tuple[Tensor, Tensor, Tensor]:

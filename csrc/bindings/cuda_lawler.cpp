@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "bindings/answers.hpp"
 #include "bindings/cuda_support.hpp"
 #include "bindings/lawler_arguments.hpp"
 #include "cuda/lawler.hpp"
@@ -11,14 +12,11 @@ namespace py = pybind11;
 namespace graphmatch {
 namespace {
 
-struct Answers {
-  std::uintptr_t assignment, objective, lower_bound, status, iterations, stage;
-
-  AnswerBatch batch() const {
-    return {pointer<std::int64_t>(assignment), pointer<double>(objective),        pointer<double>(lower_bound),
-            pointer<std::int64_t>(status),     pointer<std::int64_t>(iterations), pointer<std::int64_t>(stage)};
-  }
-};
+AnswerBatch batch_of(const Answers& answers) {
+  return {pointer<std::int64_t>(answers.assignment), pointer<double>(answers.objective),
+          pointer<double>(answers.lower_bound),      pointer<std::int64_t>(answers.status),
+          pointer<std::int64_t>(answers.iterations), pointer<std::int64_t>(answers.stage)};
+}
 
 struct States {
   std::int64_t batch, rows, columns, pair_capacity;
@@ -72,7 +70,7 @@ void solve(const LawlerArguments& arguments, const LawlerOptions& options, std::
     LawlerPlan plan{};
     check(plan_lawler_solve(problems, problems.count * runs, scratch_size, plan), kFunction);
     require(plan.scratch_bytes() <= scratch_size, "scratch memory must be as large as lawler_scratch_bytes says");
-    check(launch_lawler_solve(problems, options, runs, warm.view(), kept.view(), answers.batch(), plan,
+    check(launch_lawler_solve(problems, options, runs, warm.view(), kept.view(), batch_of(answers), plan,
                               pointer<void>(scratch), reinterpret_cast<cudaStream_t>(stream)),
           kFunction);
   });
@@ -100,13 +98,6 @@ void bind_cuda_lawler(py::module_& module) {
   py::class_<LawlerOptions>(module, "LawlerOptions", py::module_local())
       .def(py::init(&make_options), py::kw_only(), py::arg("method"), py::arg("max_gap"), py::arg("seed"),
            py::arg("max_iterations"), py::arg("runs"), py::arg("steps"), py::arg("effort"));
-  py::class_<Answers>(module, "LawlerAnswers", py::module_local())
-      .def(py::init([](std::uintptr_t assignment, std::uintptr_t objective, std::uintptr_t lower_bound,
-                       std::uintptr_t status, std::uintptr_t iterations, std::uintptr_t stage) {
-             return Answers{assignment, objective, lower_bound, status, iterations, stage};
-           }),
-           py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("lower_bound"), py::arg("status"),
-           py::arg("iterations"), py::arg("stage"));
   py::class_<States>(module, "States", py::module_local())
       .def(py::init([](std::int64_t batch, std::int64_t rows, std::int64_t columns, std::int64_t pair_capacity,
                        std::uintptr_t messages, std::uintptr_t potentials, std::uintptr_t scale,

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from graphmatch import _check, _device, _ops
+from graphmatch import _check, _cuda_lawler_ops, _device, _ops  # noqa: F401 (registers kernels)
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, Problem, on_host
 from graphmatch.result import MatchResult, SolverState, State
 from graphmatch.solvers.call import QapCall, assemble, check_rounding, host_costs, solve_dense, thread_count
