@@ -219,9 +219,10 @@ class TeamLap {
         if (!goes_on) still_waiting = loser;
         row = goes_on ? loser : -1;
       }
-      // The entry was read before the last barrier.
-      if (still_waiting >= 0 && team_.rank() == 0) m_.waiting[left] = still_waiting;
-      left += still_waiting >= 0 ? 1 : 0;
+      if (still_waiting < 0) continue;
+      team_.sync();  // all have read entry k, which may be the one that is written
+      if (team_.rank() == 0) m_.waiting[left] = still_waiting;
+      ++left;
     }
     team_.sync();
     return left;

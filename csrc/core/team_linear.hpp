@@ -75,7 +75,8 @@ class TeamLinear {
     share_out(team_, p_.rows, [&](std::int64_t i) { assignment[i] = matched[i]; });
     solution.objective = objective(assignment);
     tighten();
-    solution.lower_bound = fmin(bound(), solution.objective);
+    const double lower = bound();
+    solution.lower_bound = solution.objective < lower ? solution.objective : lower;
     write(m_.lap.u, rows_, transposed_ ? duals.columns : duals.rows);
     write(m_.lap.v, columns_, transposed_ ? duals.rows : duals.columns);
     team_.sync();

@@ -12,6 +12,9 @@ namespace {
 constexpr std::int64_t kLargestForWarps = 256;  // rows and columns
 constexpr int kWarps = 2;  // of a block of theirs: few, so that problems spread over the GPU evenly
 constexpr int kBlockThreads = 256;
+// Blocks of each kind at once on a processor, as far as registers go.
+constexpr int kWarpResidents = 12;
+constexpr int kBlockResidents = 2;
 constexpr std::int64_t kMostShared = 200 * 1024;
 constexpr std::int64_t kLargestGrid = 2147483647;
 
@@ -37,7 +40,7 @@ cudaError_t plan(const LinearBatch<T>& batch, Layout& layout) {
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   layout.most_shared = std::min(limit - static_cast<std::int64_t>(sizeof(BlockBoard)), kMostShared);
   layout.shared = layout.problem_bytes <= layout.most_shared;
-  layout.most_blocks = 2 * static_cast<std::int64_t>(processors);
+  layout.most_blocks = kBlockResidents * static_cast<std::int64_t>(processors);
   return error;
 }
 
@@ -81,7 +84,7 @@ __device__ void solve_problem(Team& team, const LinearBatch<T>& batch, const Lin
 }
 
 template <class T>
-__global__ void __launch_bounds__(kWarps* kWarpThreads)
+__global__ void __launch_bounds__(kWarps* kWarpThreads, kWarpResidents)
     linear_by_warps(LinearBatch<T> batch, LinearAnswers answers, std::int64_t problem_bytes) {
   extern __shared__ __align__(16) unsigned char shared[];
   const int warp = threadIdx.x / kWarpThreads;
@@ -94,7 +97,7 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads)
 
 // In the scratch memory if there is some, else in shared memory.
 template <class T>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kBlockResidents)
     linear_by_blocks(LinearBatch<T> batch, LinearAnswers answers, std::int64_t problem_bytes, unsigned char* scratch) {
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ BlockBoard board;

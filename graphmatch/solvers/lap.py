@@ -23,7 +23,7 @@ class LAP:
     """Exact solver for `LinearProblem`: shortest augmenting paths with dual certificates.
 
     Guarantee: optimal up to float64 rounding, for costs in narrower types as well; the gap is that of the dual
-    certificate (about 1e-15). `result.state` holds the duals.
+    certificate (about 1e-15, on CUDA 1e-16 (n1 + n2)). `result.state` holds the duals.
     Cost: O(n1^2 n2) per problem at worst, nearer to O(n1 n2) for random costs; problems of a batch run over threads.
     Devices: CUDA tensors are solved where they are, a warp for each problem of up to 256 rows and columns and a block
     for each larger one, without waiting for the GPU; that needs a build with nvcc. Tensors elsewhere need `on_cpu`, and
