@@ -69,7 +69,7 @@ class NoWaiting(TorchDispatchMode):
         assert name not in WAITING, f"{func} reads values, or takes them from the host"
         if name in ("index", "index_put"):
             assert all(each is None or each.dtype == torch.int64 for each in args[1]), f"{func} counts a mask"
-        given = {each.device.type for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor) and each.ndim}
+        given = {each.device.type for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
         if name in ("_to_copy", "copy"):
             target = str(kwargs.get("device") or args[0].device).split(":")[0]
             assert given | {target} == given or not given, f"{func} copies from {given} to {target}"
