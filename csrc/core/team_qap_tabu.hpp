@@ -51,15 +51,14 @@ GRAPHMATCH_HOST_DEVICE void descend(const QapCostsView& costs, TeamSwapTable<T, 
   }
 }
 
-// From `start`, `steps` exchanges, fewer if a value at most costs.goal is found; then a descent from the best of them.
-// Leaves the best permutation in memory.best for all members to read; returns the number of steps made.
-template <class T, class Location, class Team>
+// From the permutation in memory.best, `steps` exchanges, fewer if a value at most costs.goal is found; then a descent
+// from the best of them. Leaves that in memory.best for all members to read; returns the number of steps made.
+template <class T, class Team>
 GRAPHMATCH_HOST_DEVICE std::int64_t search_qap(const QapCostsView& costs, const SwapTableMemory<T>& memory,
-                                               const Location* start, std::int64_t steps, Random random, Team& team) {
+                                               std::int64_t steps, Random random, Team& team) {
   const std::int32_t nodes = costs.nodes;
   TeamSwapTable<T, Team> table(costs, memory, team);
-  table.load(start);
-  table.keep(memory.best);
+  table.load(memory.best);
   double value = table.value(), best = value;
   const auto aspiration = [&] { return static_cast<T>(best - costs.noise - value); };
   // Tenures around n, as in the source.
@@ -125,11 +124,10 @@ GRAPHMATCH_HOST_DEVICE void shuffle(std::int32_t* permutation, std::int32_t node
 
 // A batch of problems, each as it was given and as QapCosts would have it; arrays of `count` entries, matrices of the
 // costs without gaps. Run k of a problem starts from starts[problem][k] while there is one.
-template <class T>
 struct QapTabuBatch {
   std::int64_t count = 0, runs = 0, steps = 0;
   std::uint64_t seed = 0;
-  QapProblem<T> first;  // problem 0 at its padded size
+  QapProblem<double> first;  // problem 0 at its padded size
   std::int64_t flow_batch_stride = 0, distance_batch_stride = 0, linear_batch_stride = 0;
   const double *flow = nullptr, *distance = nullptr, *linear = nullptr;  // the costs
   const std::int64_t* nodes = nullptr;                                   // 0 leaves a problem out
@@ -141,10 +139,10 @@ struct QapTabuBatch {
   double* objective = nullptr;         // count x runs
   std::int64_t* iterations = nullptr;  // count x runs
 
-  std::int64_t searches() const { return count * runs; }
+  GRAPHMATCH_HOST_DEVICE std::int64_t searches() const { return count * runs; }
 
-  GRAPHMATCH_HOST_DEVICE QapProblem<T> problem(std::int64_t index) const {
-    QapProblem<T> view = first;
+  GRAPHMATCH_HOST_DEVICE QapProblem<double> problem(std::int64_t index) const {
+    QapProblem<double> view = first;
     view.nodes = nodes[index];
     view.flow += index * flow_batch_stride;
     view.distance += index * distance_batch_stride;
@@ -169,23 +167,23 @@ struct QapTabuBatch {
 
 // Search number `search` of a batch, if it is one for tables of T. All members of the team are done with the memory
 // when it returns.
-template <class T, class Costs, class Team>
-GRAPHMATCH_HOST_DEVICE void run_qap_tabu(const QapTabuBatch<Costs>& batch, std::int64_t search, TieredMemory memory,
+template <class T, class Team>
+GRAPHMATCH_HOST_DEVICE void run_qap_tabu(const QapTabuBatch& batch, std::int64_t search, TieredMemory memory,
                                          Team& team) {
   const std::int64_t index = search / batch.runs, run = search % batch.runs;
   const std::int64_t nodes = batch.nodes[index];
   if (nodes <= 0 || (batch.exact_in_float[index] != 0) != std::is_same_v<T, float>) return;
-  const SwapTableMemory<T> tables(nodes, memory);
+  const SwapTableMemory<T> tables(batch.first.nodes, memory);  // the same places whatever the problem's size
   const QapCostsView costs = batch.costs(index);
   Random random(batch.seed, static_cast<std::uint64_t>(run));
-  std::int64_t iterations = 0;
   if (run < batch.start_count) {
     const std::int64_t* start = batch.starts + (index * batch.start_count + run) * batch.first.nodes;
-    iterations = search_qap(costs, tables, start, batch.steps, random, team);
+    share_out(team, nodes, [&](std::int64_t i) { tables.best[i] = static_cast<std::int32_t>(start[i]); });
+    team.sync();
   } else {
     shuffle(tables.best, costs.nodes, random, team);
-    iterations = search_qap(costs, tables, tables.best, batch.steps, random, team);
   }
+  const std::int64_t iterations = search_qap(costs, tables, batch.steps, random, team);
   const double objective = qap_objective(batch.problem(index), tables.best, tables.row_sums, team);
   share_out(team, nodes, [&](std::int64_t i) { batch.assignment[search * batch.first.nodes + i] = tables.best[i]; });
   if (team.rank() == 0) {

@@ -78,10 +78,10 @@ class TieredMemory {
   std::int64_t fast_taken_ = 0, slow_taken_ = 0;
 };
 
-// The terms of an exchange: those of the matrices and of the transposed ones, which symmetric problems do without.
+// What an exchange has for node i: x and y of facility i, z of location i.
 template <class T>
 struct ExchangeTerms {
-  T *x, *y, *z;  // x and y of facilities, z of locations
+  T x, y, z;
 };
 
 template <class T>
@@ -89,7 +89,7 @@ struct SwapTableMemory {
   std::int32_t *assignment, *next_assignment;  // location of each facility, now and after the exchange under way
   std::int32_t* best;                          // of a search
   double* row_sums;
-  ExchangeTerms<T> terms, transposed;
+  ExchangeTerms<T>*terms, *transposed;  // those of the transposed matrices only without symmetry
   T *changes, *slope;
   std::int32_t* banned_until;  // [facility][location]
   T *flow, *distance;
@@ -102,9 +102,8 @@ struct SwapTableMemory {
       *permutation = memory.take<std::int32_t>(nodes);
     }
     row_sums = memory.take<double>(nodes);
-    for (ExchangeTerms<T>* each : {&terms, &transposed}) {
-      *each = {memory.take<T>(nodes), memory.take<T>(nodes), memory.take<T>(nodes)};
-    }
+    terms = memory.take<ExchangeTerms<T>>(nodes);
+    transposed = memory.take<ExchangeTerms<T>>(nodes);
     changes = memory.take<T>(nodes * (nodes - 1) / 2);
     slope = memory.take<T>(size);
     banned_until = memory.take_spare<std::int32_t>(size);
@@ -197,10 +196,8 @@ class TeamSwapTable {
   }
 
   // Computes the table of a permutation; nothing is banned. O(n^3).
-  template <class Location>
-  GRAPHMATCH_HOST_DEVICE void load(const Location* permutation) {
-    share_out(team_, nodes_,
-              [&](std::int64_t u) { memory_.assignment[u] = static_cast<std::int32_t>(permutation[u]); });
+  GRAPHMATCH_HOST_DEVICE void load(const std::int32_t* permutation) {
+    share_out(team_, nodes_, [&](std::int64_t u) { memory_.assignment[u] = permutation[u]; });
     team_.sync();
     reload();
   }
@@ -264,14 +261,8 @@ class TeamSwapTable {
         memory_.changes[place(ordered(u, r))] = with_r;
         memory_.changes[place(ordered(u, s))] = with_s;
       }
-      memory_.terms.x[u] = x(u);
-      memory_.terms.y[u] = z(k);
-      memory_.terms.z[u] = z(u);
-      if (!costs_.symmetric) {
-        memory_.transposed.x[u] = x_transposed(u);
-        memory_.transposed.y[u] = z_transposed(k);
-        memory_.transposed.z[u] = z_transposed(u);
-      }
+      memory_.terms[u] = {x(u), z(k), z(u)};
+      if (!costs_.symmetric) memory_.transposed[u] = {x_transposed(u), z_transposed(k), z_transposed(u)};
       memory_.next_assignment[u] = u == r ? b : u == s ? a : k;
     });
   }
@@ -283,12 +274,12 @@ class TeamSwapTable {
     memory_.assignment = memory_.next_assignment;
     memory_.next_assignment = left;
     const std::int32_t r = pair.first, s = pair.second;
-    const ExchangeTerms<T> terms = memory_.terms, transposed = memory_.transposed;
+    const ExchangeTerms<T>*const terms = memory_.terms, *const transposed = memory_.transposed;
     const bool symmetric = costs_.symmetric;
     T *const slopes = memory_.slope, *const changes = memory_.changes;
     walk_.share_out(nodes_ * nodes_, [&](std::int32_t, std::int32_t u, std::int32_t k) {
-      T slope = slopes[at(u, k)] + terms.x[u] * terms.z[k];
-      if (!symmetric) slope += transposed.x[u] * transposed.z[k];
+      T slope = slopes[at(u, k)] + terms[u].x * terms[k].z;
+      if (!symmetric) slope += transposed[u].x * transposed[k].z;
       slopes[at(u, k)] = slope;
     });
     Found<T> lowest = none();
@@ -297,8 +288,8 @@ class TeamSwapTable {
       const std::int32_t u = other.first, v = other.second;
       T change = changes[index];
       if (u != r && u != s && v != r && v != s) {
-        change += (terms.x[u] - terms.x[v]) * (terms.y[v] - terms.y[u]);
-        if (!symmetric) change += (transposed.x[u] - transposed.x[v]) * (transposed.y[v] - transposed.y[u]);
+        change += (terms[u].x - terms[v].x) * (terms[v].y - terms[u].y);
+        if (!symmetric) change += (transposed[u].x - transposed[v].x) * (transposed[v].y - transposed[u].y);
         changes[index] = change;
       }
       consider(other, change, now, aspiration, lowest);
