@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "bindings/cuda_qap.hpp"
 #include "bindings/cuda_support.hpp"
 #include "bindings/lawler_arguments.hpp"
 #include "cuda/lawler_objective.hpp"
@@ -48,6 +49,7 @@ PYBIND11_MODULE(_native_cuda, module) {
              py::arg("problems"), py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("device"),
              py::arg("stream"),
              "Queues objective[b] (float64) = objective of assignment[b] (int64, -1 = unmatched) on `stream`.");
+  bind_cuda_qap(module);
 }
 
 }  // namespace graphmatch

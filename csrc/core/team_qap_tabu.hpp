@@ -122,13 +122,12 @@ GRAPHMATCH_HOST_DEVICE void shuffle(std::int32_t* permutation, std::int32_t node
   team.sync();
 }
 
-// A batch of problems, each as it was given and as QapCosts would have it; arrays of `count` entries, matrices of the
-// costs without gaps. Run k of a problem starts from starts[problem][k] while there is one.
+// A batch of problems, each as it was given and as QapCosts would have it, all matrices without gaps between rows and
+// problems. Run k of a problem starts from starts[problem][k] while there is one.
 struct QapTabuBatch {
   std::int64_t count = 0, runs = 0, steps = 0;
   std::uint64_t seed = 0;
-  QapProblem<double> first;  // problem 0 at its padded size
-  std::int64_t flow_batch_stride = 0, distance_batch_stride = 0, linear_batch_stride = 0;
+  QapProblem<double> first;                                              // problem 0 at its padded size
   const double *flow = nullptr, *distance = nullptr, *linear = nullptr;  // the costs
   const std::int64_t* nodes = nullptr;                                   // 0 leaves a problem out
   const std::uint8_t *symmetric = nullptr, *exact_in_float = nullptr;
@@ -142,11 +141,12 @@ struct QapTabuBatch {
   GRAPHMATCH_HOST_DEVICE std::int64_t searches() const { return count * runs; }
 
   GRAPHMATCH_HOST_DEVICE QapProblem<double> problem(std::int64_t index) const {
+    const std::int64_t offset = index * first.nodes * first.nodes;
     QapProblem<double> view = first;
     view.nodes = nodes[index];
-    view.flow += index * flow_batch_stride;
-    view.distance += index * distance_batch_stride;
-    if (view.linear != nullptr) view.linear += index * linear_batch_stride;
+    view.flow += offset;
+    view.distance += offset;
+    if (view.linear != nullptr) view.linear += offset;
     return view;
   }
 

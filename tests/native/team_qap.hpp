@@ -167,7 +167,6 @@ inline void check_team_batch(std::int64_t seed, std::int64_t padded, std::int64_
   batch.first.flow = given_flow.data();
   batch.first.distance = given_distance.data();
   batch.first.linear = given_linear.data();
-  batch.flow_batch_stride = batch.distance_batch_stride = batch.linear_batch_stride = size;
   batch.flow = flow.data();
   batch.distance = distance.data();
   batch.linear = linear.data();
