@@ -11,6 +11,7 @@
 #include "bindings/cuda_lawler.hpp"
 #include "bindings/cuda_linear.hpp"
 #include "bindings/cuda_noise.hpp"
+#include "bindings/cuda_qap.hpp"
 #include "bindings/cuda_support.hpp"
 #include "bindings/lawler_arguments.hpp"
 #include "cuda/lawler_objective.hpp"
@@ -56,6 +57,7 @@ PYBIND11_MODULE(_native_cuda, module) {
              py::arg("problems"), py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("device"),
              py::arg("stream"),
              "Queues objective[b] (float64) = objective of assignment[b] (int64, -1 = unmatched) on `stream`.");
+  bind_cuda_qap(module);
 }
 
 }  // namespace graphmatch

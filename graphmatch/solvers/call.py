@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphmatch import _check, _ops
+from graphmatch import _check, _cuda_qap_ops, _ops
 from graphmatch.problem import KoopmansBeckmannProblem, Problem
 from graphmatch.result import MatchResult
 
@@ -91,19 +91,26 @@ def solve_dense(
     on_cpu: bool,
     start: Tensor | None = None,
 ) -> MatchResult:
-    """Returns permutations with Gilmore-Lawler or better bounds; `start` (b, n, n) is where the first FAQ begins."""
+    """Returns permutations with Gilmore-Lawler or better bounds; `start` (b, n, n) is where the first search begins.
+
+    Problems on a GPU are solved there by the methods that can, unless `on_cpu` is set.
+    """
     count = thread_count(where, threads)
-    batch, nodes, _ = problem.flow.shape
-    bytes_needed = min(count, max(batch, 1)) * 8 * nodes**2 * _MATRICES
-    if call.method == _ops.QAP_DUAL_ASCENT and nodes <= _DUAL_NODES:
-        bytes_needed += min(count, max(batch, 1)) * 8 * nodes**4
-    _check.memory(where, bytes_needed, "Reduce n or the number of threads.")
+    device = problem.flow.device
+    stays = device.type == "cuda" and not on_cpu and call.method in _cuda_qap_ops.METHODS
+    if not stays:
+        _check.memory(where, _host_bytes(problem, call, count), "Reduce n or the number of threads.")
+
+    def costs(given: Tensor) -> Tensor:
+        return given.detach() if stays else host_costs(where, given, on_cpu)
+
+    target = device if stays else torch.device("cpu")
     answers = _ops.qap_solve(
-        host_costs(where, problem.flow, on_cpu),
-        host_costs(where, problem.distance, on_cpu),
-        None if problem.linear is None else host_costs(where, problem.linear, on_cpu),
-        None if problem.sizes is None else problem.sizes.cpu(),
-        None if start is None else start.detach().to("cpu", torch.float64),
+        costs(problem.flow),
+        costs(problem.distance),
+        None if problem.linear is None else costs(problem.linear),
+        None if problem.sizes is None else problem.sizes.to(target),
+        None if start is None else start.detach().to(target, torch.float64),
         call.method,
         call.max_iterations,
         call.runs,
@@ -118,4 +125,12 @@ def solve_dense(
         time_limit,
         count,
     )
-    return assemble(problem, answers, problem.flow.device)
+    return assemble(problem, answers, device)
+
+
+def _host_bytes(problem: KoopmansBeckmannProblem, call: QapCall, threads: int) -> int:
+    batch, nodes, _ = problem.flow.shape
+    numbers = nodes**2 * _MATRICES
+    if call.method == _ops.QAP_DUAL_ASCENT and nodes <= _DUAL_NODES:
+        numbers += nodes**4
+    return min(threads, max(batch, 1)) * 8 * numbers

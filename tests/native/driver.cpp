@@ -25,6 +25,7 @@
 #include "team_lap.hpp"
 #include "team_lawler.hpp"
 #include "team_moves.hpp"
+#include "team_qap.hpp"
 
 namespace graphmatch {
 namespace {
@@ -376,6 +377,7 @@ int main() {
   graphmatch::for_each_problem(5000, 60, 4, 6, 10, graphmatch::check_fusion);
   graphmatch::for_each_problem(6000, 120, 3, 7, 14, graphmatch::check_moves);
   graphmatch::test_dense_problems();
+  graphmatch::test_team_qap();
   graphmatch::test_noise();
   graphmatch::test_restarted_searches<float>(2000, 30);
   graphmatch::test_restarted_searches<double>(3000, 30);

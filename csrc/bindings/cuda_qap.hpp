@@ -1,0 +1,10 @@
+// Dense tabu search of the CUDA module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace graphmatch {
+
+void bind_cuda_qap(pybind11::module_& module);
+
+}  // namespace graphmatch
