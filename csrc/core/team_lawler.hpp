@@ -299,7 +299,7 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::explore(std::int64_t runs
     const std::int64_t end = share.only_this_run ? share.run + 1 : runs;
     std::int64_t idle = 0;
     for (std::int64_t run = first; run < end && idle < patience && !closes(bound_); ++run) {
-      Random random(options_.seed + static_cast<std::uint64_t>(run) * 0x9E3779B97F4A7C15u);
+      Random random(options_.seed, static_cast<std::uint64_t>(run));
       const bool from_noise = run > 0 && run % 2 == 0 && place_noisy_matching(random);
       if (!from_noise) {
         share_out(lead, problem_.rows, [&](std::int64_t i) { moves.assignment[i] = memory_.best[i]; });

@@ -10,6 +10,7 @@ from torch import Tensor
 from graphmatch import (
     _check,
     _cuda_linear_ops,  # noqa: F401 (registers the CUDA kernels)
+    _device,
     _ops,
 )
 from graphmatch.problem import LinearProblem, Problem
@@ -62,8 +63,8 @@ class LAP:
         return self._solve(problem, state)
 
     def sample(self, problem: Problem, call: SampleCall, state: State | None) -> SampleAnswers | None:
-        """Returns noisy copies of linear problems, solved; None for others."""
-        if not isinstance(problem, LinearProblem):
+        """Returns noisy copies of linear problems, solved; None for others, and for those that stay on a GPU."""
+        if not isinstance(problem, LinearProblem) or (_device.resident(problem.costs) and not self.on_cpu):
             return None
         if state is not None:
             _checked(state, problem)
@@ -84,7 +85,7 @@ class LAP:
 
 def _solvable_costs(costs: Tensor, on_cpu: bool) -> Tensor:
     """Returns costs in float32 or float64, where they are to be solved."""
-    if not costs.is_cuda or on_cpu:
+    if on_cpu or not _device.resident(costs):
         return host_costs("LAP", costs, on_cpu)
     costs = costs.detach()
     return costs if costs.dtype in (torch.float32, torch.float64) else costs.float()
