@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 import graphmatch as gm
 from graphmatch import _ops, _reference
@@ -106,9 +106,19 @@ def test_a_batch_equals_its_problems_one_by_one_every_time(kind: str):
 
 def test_padding_changes_nothing():
     singles = [random_problem("integer linear", n, n, batch=1) for n in (1, 4, 9, 16)]
-    ragged = gm.stack_problems(singles)
-    empty = replace(ragged, sizes=ragged.sizes * torch.tensor([1, 0, 1, 1]))
-    found, without = solve_there(ragged, steps=300), solve_there(empty, steps=300)
+    sizes = torch.tensor([1, 4, 9, 16])
+    padded = [
+        torch.cat(
+            [
+                pad(getattr(each, name), (0, 16 - n, 0, 16 - n), value=torch.nan)
+                for each, n in zip(singles, (1, 4, 9, 16), strict=True)
+            ]
+        )
+        for name in ("flow", "distance", "linear")
+    ]
+    found = solve_there(gm.KoopmansBeckmannProblem(*padded, sizes), steps=300)
+    emptied = sizes * torch.tensor([1, 0, 1, 1])
+    without = solve_there(gm.KoopmansBeckmannProblem(*padded, emptied), steps=300)
     assert without.objective[1] == 0
     assert without.status[1] == int(gm.Status.OPTIMAL)
     for b, single in enumerate(singles):
