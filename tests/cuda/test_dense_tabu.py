@@ -88,7 +88,7 @@ def test_the_same_steps_find_as_good_permutations_as_on_the_cpu(kind: str, nodes
     torch.testing.assert_close(there.lower_bound.cpu(), here.lower_bound, rtol=1e-9, atol=1e-9)
     # Other starts lead to other local optima: better ones here, worse ones there.
     scale = here.objective.abs().mean()
-    assert (there.objective.cpu() - here.objective).mean() <= 0.01 * scale
+    assert (there.objective.cpu() - here.objective).mean() <= 0.02 * scale
 
 
 @every_kind
@@ -156,11 +156,11 @@ def test_broken_numbers_and_forbidden_problems():
 @pytest.mark.parametrize("kind", ["integer symmetric", "real"])
 def test_tables_that_leave_shared_memory(kind: str, nodes: int):
     problem = random_problem(kind, nodes, nodes, batch=2)
-    found = solve_there(problem, steps=200, restarts=2)
+    found = solve_there(problem, steps=2000, restarts=2)
     expected = _reference.objective(problem, found.assignment.cpu())
     torch.testing.assert_close(found.objective.cpu(), expected, rtol=1e-12, atol=1e-9)
-    here = gm.solve(problem, gm.Tabu(steps=200, restarts=2))
-    assert (found.objective.cpu() - here.objective).mean() <= 0.05 * here.objective.abs().mean()
+    here = gm.solve(problem, gm.Tabu(steps=2000, restarts=2))
+    assert (found.objective.cpu() - here.objective).mean() <= 0.03 * here.objective.abs().mean()
 
 
 def test_long_searches_refresh_their_tables():
