@@ -15,7 +15,7 @@ METHODS = (_ops.QAP_TABU,)
 
 # As in csrc/core/status.hpp and solution.hpp.
 _OPTIMAL, _FEASIBLE, _INFEASIBLE, _INVALID = range(4)
-_STAGE_NONE, _STAGE_TABU = 0, 3
+_STAGE_TABU = 3
 
 
 @torch.library.impl(_ops._library, "qap_solve", "CUDA")
@@ -54,21 +54,20 @@ def _qap_solve_cuda(
     starts = _starts(costs, relaxed, start, threads)
     given = tuple(None if matrix is None else matrix.double().contiguous() for matrix in (flow, distance, linear))
     permutations, objectives, iterations = _search(
-        native, given, costs, torch.where(infeasible, 0, costs.sizes), starts, goal, max(runs, 1), steps, seed
+        native, given, costs, costs.sizes.masked_fill(infeasible, 0), starts, goal, max(runs, 1), steps, seed
     )
 
     best = objectives.argmin(1, keepdim=True)  # the first of equals
     assignment = permutations.gather(1, best[:, :, None].expand(-1, 1, nodes)).squeeze(1)
-    objective = torch.where(infeasible, torch.inf, objectives.gather(1, best).squeeze(1))
-    objective = torch.where(costs.valid, objective, torch.nan)
-    lower_bound = torch.where(costs.valid, torch.minimum(bound, objective), torch.nan)
-    is_closed = objective - lower_bound <= max_gap * torch.maximum(objective.abs(), costs.largest_cost)
-    status = torch.where(is_closed, _OPTIMAL, _FEASIBLE)
-    status = torch.where(infeasible, _INFEASIBLE, status)
-    status = torch.where(costs.valid, status, _INVALID)
+    objective = objectives.gather(1, best).squeeze(1).masked_fill(infeasible, torch.inf)
+    objective = objective.masked_fill(~costs.valid, torch.nan)
+    lower_bound = torch.minimum(bound, objective)  # NaN where the objective is
+    is_open = ~(objective - lower_bound <= max_gap * torch.maximum(objective.abs(), costs.largest_cost))
+    status = is_open.long()  # _OPTIMAL or _FEASIBLE
+    status = status.masked_fill(infeasible, _INFEASIBLE).masked_fill(~costs.valid, _INVALID)
     is_solved = costs.valid & ~infeasible
-    iterations = torch.where(is_solved, iterations.sum(1).clamp(min=1), 0)
-    stage = torch.where(is_solved & (costs.sizes > 0), _STAGE_TABU, _STAGE_NONE)
+    iterations = iterations.sum(1).clamp(min=1).masked_fill(~is_solved, 0)
+    stage = (is_solved & (costs.sizes > 0)).long() * _STAGE_TABU
     return assignment, objective, lower_bound, status, iterations, stage
 
 

@@ -1,7 +1,8 @@
 """Costs of dense problems as searches share them, and the bound of Gilmore and Lawler: by tensor operations only.
 
 What csrc/core/qap_costs.hpp and qap_bound.hpp do for one problem, for a batch on the device where it lies and without
-waiting for that device. Costs stay in the problems' own units.
+waiting for that device: no `torch.where` with a Python number, which would copy it there. Costs stay in the problems'
+own units.
 """
 
 from __future__ import annotations
@@ -57,14 +58,9 @@ class DenseCosts:
     magnitude: Tensor
 
     @property
-    def inside(self) -> Tensor:
-        """(b, n, n), whether an entry is no padding."""
-        return _inside(self.sizes, self.flow.shape[1])
-
-    @property
     def noise(self) -> Tensor:
         """(b,), changes of cost below this are rounding."""
-        return torch.where(self.integral, 0.0, _NOISE * self.magnitude)
+        return (_NOISE * self.magnitude).masked_fill(self.integral, 0.0)
 
 
 def dense_costs(flow: Tensor, distance: Tensor, linear: Tensor | None, sizes: Tensor | None) -> DenseCosts:
@@ -77,15 +73,15 @@ def dense_costs(flow: Tensor, distance: Tensor, linear: Tensor | None, sizes: Te
     bad = ~(flow.abs() < too_large) | ~(distance.abs() < too_large) | ~((linear.abs() < too_large) | (linear > 0))
     bad |= (linear >= too_large) & (linear < torch.inf)
     valid = ~(bad & _inside(sizes, nodes)).flatten(1).any(1)
-    sizes = torch.where(valid, sizes, 0)
+    sizes = sizes.masked_fill(~valid, 0)
 
-    inside = _inside(sizes, nodes)
-    flow, distance, linear = (torch.where(inside, matrix, 0.0) for matrix in (flow, distance, linear))
+    padding = ~_inside(sizes, nodes)
+    flow, distance, linear = (matrix.masked_fill(padding, 0.0) for matrix in (flow, distance, linear))
     forbidden = linear == torch.inf
-    linear = torch.where(forbidden, 0.0, linear)
+    linear = linear.masked_fill(forbidden, 0.0)
     largest_cost = torch.maximum(_largest(flow) * _largest(distance), _largest(linear))
     loops = flow.diagonal(dim1=1, dim2=2)[:, :, None] * distance.diagonal(dim1=1, dim2=2)[:, None, :]
-    linear = torch.where(forbidden, 0.0, linear + loops)
+    linear = (linear + loops).masked_fill(forbidden, 0.0)
     loop = torch.eye(nodes, dtype=torch.bool, device=flow.device)
     flow, distance = flow.masked_fill(loop, 0.0), distance.masked_fill(loop, 0.0)
 
@@ -96,11 +92,11 @@ def dense_costs(flow: Tensor, distance: Tensor, linear: Tensor | None, sizes: Te
     flow = torch.where((by_distance & ~by_flow)[:, None, None], flow + flow.mT, flow)
 
     products = torch.minimum(_largest_line(flow) * _largest(distance), _largest(flow) * _largest_line(distance))
-    slope = torch.where(symmetric, 1.0, 2.0) * products + _largest(linear)
+    slope = (2.0 - symmetric.double()) * products + _largest(linear)
     magnitude = slope * sizes
     integral = integral & (magnitude < _DOUBLE_INTEGERS * unit)
     forbids = forbidden.flatten(1).any(1)
-    penalty = _power_above(4.0 * magnitude + torch.where(integral, unit, 0.0))
+    penalty = _power_above(4.0 * magnitude + unit.masked_fill(~integral, 0.0))
     return DenseCosts(
         valid=valid,
         sizes=sizes,
@@ -126,14 +122,16 @@ def gilmore_lawler(costs: DenseCosts, threads: int) -> tuple[Tensor, Tensor]:
     Source: P. C. Gilmore, SIAM J. 10 (1962); E. L. Lawler, Management Science 9 (1963).
     """
     nodes = costs.flow.shape[1]
-    pairs = costs.inside & ~torch.eye(nodes, dtype=torch.bool, device=costs.flow.device)
-    rising = torch.where(pairs, costs.flow, torch.inf).sort(dim=2).values
-    falling = torch.where(pairs, costs.distance, -torch.inf).sort(dim=2, descending=True).values
+    padding = ~_inside(costs.sizes, nodes)
+    no_pair = padding | torch.eye(nodes, dtype=torch.bool, device=costs.flow.device)
+    rising = costs.flow.masked_fill(no_pair, torch.inf).sort(dim=2).values
+    falling = costs.distance.masked_fill(no_pair, -torch.inf).sort(dim=2, descending=True).values
     # Rows of a problem have equally many entries: those that are left over meet each other.
-    rising, falling = (torch.where(rows.isinf(), 0.0, rows) for rows in (rising, falling))
-    weight = torch.where(costs.symmetric, 0.5, 1.0)[:, None, None]
+    rising, falling = (rows.masked_fill(rows.isinf(), 0.0) for rows in (rising, falling))
+    weight = (1.0 - 0.5 * costs.symmetric.double())[:, None, None]
     lowest = weight * (rising @ falling.mT) + costs.linear
-    paid = torch.where(costs.forbidden | ~costs.inside, 0.0, rising.abs() @ falling.abs().mT + costs.linear.abs())
+    paid = rising.abs() @ falling.abs().mT + costs.linear.abs()
+    paid = paid.masked_fill(costs.forbidden | padding, 0.0)
     assignment, _, bound, *_ = _ops.linear_assignment(
         lowest.masked_fill(costs.forbidden, torch.inf), costs.sizes[:, None].expand(-1, 2), None, threads
     )
@@ -177,13 +175,13 @@ def _exponents(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     bits = matrix.contiguous().view(torch.int64)
     exponent = _biased_exponent(matrix.contiguous())
-    digits = bits & (1 << _DIGITS - 1) - 1 | torch.where(exponent > 0, 1 << _DIGITS - 1, 0)
+    digits = bits & (1 << _DIGITS - 1) - 1 | (exponent > 0).long() << _DIGITS - 1
     exponent = exponent.clamp(min=1) - 1023
     zeros = _biased_exponent((digits & -digits).double()) - 1023  # at the end of the digits
     divisor = exponent - (_DIGITS - 1) + zeros
     none = 10 * _DOUBLE_EXPONENT
-    highest = torch.where(matrix == 0, -none, exponent + 1).flatten(1).amax(1)
-    return highest, torch.where(matrix == 0, none, divisor).flatten(1).amin(1)
+    highest = (exponent + 1).masked_fill(matrix == 0, -none).flatten(1).amax(1)
+    return highest, divisor.masked_fill(matrix == 0, none).flatten(1).amin(1)
 
 
 def _unit(flow: Tensor, distance: Tensor, linear: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,9 +189,9 @@ def _unit(flow: Tensor, distance: Tensor, linear: Tensor) -> tuple[Tensor, Tenso
     of_flow, of_distance, of_linear = _exponents(flow), _exponents(distance), _exponents(linear)
     highest = torch.maximum(of_flow[0] + of_distance[0], of_linear[0])
     divisor = torch.minimum(of_flow[1] + of_distance[1], of_linear[1])
+    # Products with zeros have exponents that are very low above and very high below: they count for nothing.
     any_costs = highest > -_DOUBLE_EXPONENT * 5
-    divisor, highest = torch.where(any_costs, divisor, 0), torch.where(any_costs, highest, 0)
-    # Products of zeros count for nothing, but they must not count as very small either.
+    divisor, highest = divisor.masked_fill(~any_costs, 0), highest.masked_fill(~any_costs, 0)
     integral = (highest - divisor < _DIGITS) & (divisor.abs() < _DOUBLE_EXPONENT)
     fits_float = torch.ones_like(integral)
     for top, bottom in (of_flow, of_distance, of_linear):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import graphmatch as gm
-from graphmatch import _cuda_qap_ops, _ops
-from graphmatch._dense_costs import dense_costs, gilmore_lawler
+from graphmatch import _cuda_qap_ops, _ops, _reference
+from graphmatch._dense_costs import DenseCosts, dense_costs, gilmore_lawler
 
 KINDS = [
     "integer",
@@ -118,6 +118,39 @@ def test_broken_numbers_empty_their_problem_only():
     flow[1:3, 2] = torch.nan
     padded = dense_costs(flow, flow, None, torch.tensor([3, 0, 1, 3, 3]))
     assert padded.valid.tolist() == [True] * 5
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_the_best_search_becomes_the_answer(monkeypatch: pytest.MonkeyPatch, warm: bool):
+    """All of the operator but the kernel, in whose place the searches end where they start."""
+
+    def searches(
+        native: None, given: tuple, costs: DenseCosts, sizes: Tensor, starts: Tensor, *unused: object
+    ) -> tuple:
+        left_out = sizes[:, None, None] == 0
+        found = starts.masked_fill(left_out | (torch.arange(starts.shape[2]) >= sizes[:, None, None]), -1)
+        objectives = [_reference.objective(problem, found[:, run]) for run in range(starts.shape[1])]
+        return found, torch.stack(objectives, dim=1), torch.ones(starts.shape[:2], dtype=torch.int64)
+
+    monkeypatch.setattr(_cuda_qap_ops, "_checked_module", lambda *unused: None)
+    monkeypatch.setattr(_cuda_qap_ops, "_search", searches)
+    for kind in KINDS:
+        for problem, seed in problems(kind):
+            tensors = (problem.flow, problem.distance, problem.linear, problem.sizes)
+            best = gm.solve(problem, gm.BruteForce())
+            start = (best.assignment[:, :, None] == torch.arange(problem.flow.shape[1])).double() if warm else None
+            answers = _cuda_qap_ops._qap_solve_cuda(
+                *tensors, start, _ops.QAP_TABU, 1, 2, 1, 1.0, 1e-4, False, 0.01, False, 1e-6, 0, None, 1
+            )
+            expected = native_answers(problem)
+            assert [(each.shape, each.dtype) for each in answers] == [(each.shape, each.dtype) for each in expected]
+            assignment, objective, bound, status, *_ = answers
+            paid = _reference.objective(problem, assignment)
+            torch.testing.assert_close(objective, torch.where(best.objective.isinf(), torch.inf, paid))
+            assert bool((bound <= best.objective).all())
+            assert torch.equal(status == int(gm.Status.INFEASIBLE), best.status == int(gm.Status.INFEASIBLE)), seed
+            if warm:
+                torch.testing.assert_close(objective, best.objective, rtol=1e-12, atol=1e-12)
 
 
 def test_what_the_gpu_does_not_do_says_what_to_do():

@@ -19,11 +19,13 @@ pytestmark = pytest.mark.cuda
 
 _STEPS = 50_000
 _BATCH, _NODES = 256, 64
+_MATRICES = ("flow", "distance")
 _COMPARED = 4  # problems of the batch that the CPU solves as well
 
 
 def _problem(family: str, nodes: int, batch: int) -> gm.KoopmansBeckmannProblem:
-    return gm.stack_problems([dense_instance(family, nodes, seed).problem() for seed in range(batch)])
+    problems = [dense_instance(family, nodes, seed).problem() for seed in range(batch)]
+    return gm.KoopmansBeckmannProblem(*(torch.cat([getattr(each, name) for each in problems]) for name in _MATRICES))
 
 
 def _on_gpu(problem: gm.KoopmansBeckmannProblem) -> gm.KoopmansBeckmannProblem:

@@ -55,7 +55,8 @@ GRAPHMATCH_HOST_DEVICE void descend(const QapCostsView& costs, TeamSwapTable<T, 
 // from the best of them. Leaves that in memory.best for all members to read; returns the number of steps made.
 template <class T, class Team>
 GRAPHMATCH_HOST_DEVICE std::int64_t search_qap(const QapCostsView& costs, const SwapTableMemory<T>& memory,
-                                               std::int64_t steps, Random random, Team& team) {
+                                               std::int64_t steps, Random random, Team& team,
+                                               std::int64_t refresh = kQapRefresh) {
   const std::int32_t nodes = costs.nodes;
   TeamSwapTable<T, Team> table(costs, memory, team);
   table.load(memory.best);
@@ -68,7 +69,7 @@ GRAPHMATCH_HOST_DEVICE std::int64_t search_qap(const QapCostsView& costs, const 
   std::int64_t loaded = 0, step = 1;
   Found<T> found = table.cheapest(1, aspiration());
   for (; step <= steps && best > costs.goal && nodes > 1; ++step) {
-    if (step - loaded >= kQapRefresh) {
+    if (step - loaded >= refresh) {
       table.reload();
       value = table.value();
       loaded = step;

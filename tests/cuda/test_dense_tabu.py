@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 import graphmatch as gm
 from graphmatch import _ops, _reference
@@ -88,7 +88,7 @@ def test_the_same_steps_find_as_good_permutations_as_on_the_cpu(kind: str, nodes
     torch.testing.assert_close(there.lower_bound.cpu(), here.lower_bound, rtol=1e-9, atol=1e-9)
     # Other starts lead to other local optima: better ones here, worse ones there.
     scale = here.objective.abs().mean()
-    assert (there.objective.cpu() - here.objective).mean() <= 0.01 * scale
+    assert (there.objective.cpu() - here.objective).mean() <= 0.02 * scale
 
 
 @every_kind
@@ -106,9 +106,19 @@ def test_a_batch_equals_its_problems_one_by_one_every_time(kind: str):
 
 def test_padding_changes_nothing():
     singles = [random_problem("integer linear", n, n, batch=1) for n in (1, 4, 9, 16)]
-    ragged = gm.stack_problems(singles)
-    empty = replace(ragged, sizes=ragged.sizes * torch.tensor([1, 0, 1, 1]))
-    found, without = solve_there(ragged, steps=300), solve_there(empty, steps=300)
+    sizes = torch.tensor([1, 4, 9, 16])
+    padded = [
+        torch.cat(
+            [
+                pad(getattr(each, name), (0, 16 - n, 0, 16 - n), value=torch.nan)
+                for each, n in zip(singles, (1, 4, 9, 16), strict=True)
+            ]
+        )
+        for name in ("flow", "distance", "linear")
+    ]
+    found = solve_there(gm.KoopmansBeckmannProblem(*padded, sizes), steps=300)
+    emptied = sizes * torch.tensor([1, 0, 1, 1])
+    without = solve_there(gm.KoopmansBeckmannProblem(*padded, emptied), steps=300)
     assert without.objective[1] == 0
     assert without.status[1] == int(gm.Status.OPTIMAL)
     for b, single in enumerate(singles):
@@ -146,11 +156,11 @@ def test_broken_numbers_and_forbidden_problems():
 @pytest.mark.parametrize("kind", ["integer symmetric", "real"])
 def test_tables_that_leave_shared_memory(kind: str, nodes: int):
     problem = random_problem(kind, nodes, nodes, batch=2)
-    found = solve_there(problem, steps=200, restarts=2)
+    found = solve_there(problem, steps=2000, restarts=2)
     expected = _reference.objective(problem, found.assignment.cpu())
     torch.testing.assert_close(found.objective.cpu(), expected, rtol=1e-12, atol=1e-9)
-    here = gm.solve(problem, gm.Tabu(steps=200, restarts=2))
-    assert (found.objective.cpu() - here.objective).mean() <= 0.05 * here.objective.abs().mean()
+    here = gm.solve(problem, gm.Tabu(steps=2000, restarts=2))
+    assert (found.objective.cpu() - here.objective).mean() <= 0.03 * here.objective.abs().mean()
 
 
 def test_long_searches_refresh_their_tables():

@@ -56,7 +56,7 @@ class SearchRoom {
 // The search as one thread makes it on its own table, descent included.
 template <class T>
 std::vector<std::int64_t> search_alone(const QapCosts& costs, const std::vector<std::int64_t>& start,
-                                       std::int64_t steps, double goal, Random random) {
+                                       std::int64_t steps, double goal, Random random, std::int64_t refresh) {
   const std::int64_t n = costs.nodes, shortest = std::max<std::int64_t>(n * 9 / 10, 1);
   const std::int64_t spread = std::max<std::int64_t>(n / 5, 2) + 2;
   const double noise = view_of(costs).noise;
@@ -64,8 +64,14 @@ std::vector<std::int64_t> search_alone(const QapCosts& costs, const std::vector<
   table.load(start);
   std::vector<std::int64_t> best = start;
   double value = costs.value(start.data()), best_value = value;
+  std::int64_t loaded = 0;
   for (std::int64_t step = 1; step <= steps && best_value > goal && n > 1; ++step) {
-    const auto now = static_cast<T>(step);
+    if (step - loaded >= refresh) {
+      table.load(std::vector<std::int64_t>(table.assignment()));
+      value = costs.value(table.assignment().data());
+      loaded = step;
+    }
+    const auto now = static_cast<T>(step - loaded);
     Swap swap = table.best_allowed(now, static_cast<T>(best_value - noise - value));
     if (swap.first < 0) {
       swap.first = random.below(n - 1);
@@ -89,7 +95,7 @@ std::vector<std::int64_t> search_alone(const QapCosts& costs, const std::vector<
 template <class T>
 std::vector<std::int64_t> search_together(const QapCosts& costs, const std::vector<std::int64_t>& start,
                                           std::int64_t steps, double goal, std::int64_t team_size,
-                                          std::int64_t fast_bytes) {
+                                          std::int64_t fast_bytes, std::int64_t refresh) {
   SearchRoom<T> room(costs.nodes, fast_bytes);
   std::vector<std::int64_t> found(start.size(), -7);
   run_on_threads(1, 1, team_size, [&](ThreadTeam& team) {
@@ -97,7 +103,7 @@ std::vector<std::int64_t> search_together(const QapCosts& costs, const std::vect
     const SwapTableMemory<T> tables(costs.nodes, memory);
     share_out(team, costs.nodes, [&](std::int64_t i) { tables.best[i] = static_cast<std::int32_t>(start[i]); });
     team.sync();
-    search_qap(view_of(costs, goal), tables, steps, Random(3, 1), team);
+    search_qap(view_of(costs, goal), tables, steps, Random(3, 1), team, refresh);
     share_out(team, costs.nodes, [&](std::int64_t i) { found[i] = tables.best[i]; });
   });
   return found;
@@ -110,15 +116,16 @@ void check_team_search(const QapCosts& costs, std::int64_t seed, std::int64_t st
   std::iota(start.begin(), start.end(), 0);
   std::shuffle(start.begin(), start.end(), random);
   const double goal = seed % 3 == 0 ? gilmore_lawler_bound(costs) : -kInfinity;
-  const std::vector<std::int64_t> found = search_together<T>(costs, start, steps, goal, 1, 1 << 20);
+  const std::int64_t refresh = seed % 4 == 0 ? 16 : kQapRefresh;
+  const std::vector<std::int64_t> found = search_together<T>(costs, start, steps, goal, 1, 1 << 20, refresh);
   for (const std::int64_t size : {4, 8, 32}) {
     const bool is_costly = size == 32 && seed % 10 != 0;  // for the sanitizers
     if (!is_costly) {
-      check(search_together<T>(costs, start, steps, goal, size, 1000 * seed) == found, "teams of all sizes agree", seed,
-            size);
+      check(search_together<T>(costs, start, steps, goal, size, 1000 * seed, refresh) == found,
+            "teams of all sizes agree", seed, size);
     }
   }
-  const std::vector<std::int64_t> alone = search_alone<T>(costs, start, steps, goal, Random(3, 1));
+  const std::vector<std::int64_t> alone = search_alone<T>(costs, start, steps, goal, Random(3, 1), refresh);
   if (costs.integral) check(found == alone, "a team and a thread make the same search", seed, costs.nodes);
   Stop stop;
   QapTabu<double> descent(costs);
