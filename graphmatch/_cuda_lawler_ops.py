@@ -1,6 +1,6 @@
-"""The CUDA implementation of `graphmatch::lawler_solve`: problems are solved where their tensors are.
+"""The CUDA implementations of `lawler_solve` and `lawler_objective`: sparse problems stay where their tensors are.
 
-Nothing here waits for the GPU: no value of a tensor is read, the scratch memory is PyTorch's, the stream the current one.
+Nothing here waits for the GPU: no value of a tensor is read, scratch memory is PyTorch's, the stream the current one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,6 @@ from graphmatch import _native, _ops
 # Bytes of scratch memory of a call: more only lets more problems be solved at the same time.
 _MOST_SCRATCH = 1 << 31
 _STATE_NAMES = ("messages", "potentials", "scale")
-
-
-def cuda_module(what: str) -> ModuleType:
-    """Returns the CUDA module, or raises a RuntimeError that says how to do without."""
-    module = _native.cuda()
-    if module is None:
-        raise RuntimeError(
-            f"graphmatch: {what} of CUDA tensors must be computed by the CUDA module; got a build without it. "
-            "Rebuild graphmatch where nvcc is on PATH, or set on_cpu=True on the solver."
-        )
-    return module
 
 
 def _states(module: ModuleType, state: tuple[Tensor, ...], matching: Tensor | None, rows: int) -> object:
@@ -75,7 +64,7 @@ def _lawler_solve(
     keep_state: bool,
 ) -> _ops.Answers:
     """As on the CPU, without a time limit. The restarts of a tabu search run at the same time, from the same duals."""
-    cuda = cuda_module("matchings")
+    cuda = _native.required_cuda("matchings")
     if time_limit is not None:
         raise ValueError(
             f"lawler_solve: time_limit must be None for CUDA tensors; got {time_limit}. Limit iterations or steps."
@@ -118,3 +107,30 @@ def _lawler_solve(
     if parallel > 1:
         answers = _best_runs(answers, batch, parallel)
     return (*answers, *kept)
+
+
+@torch.library.impl(_ops._library, "lawler_objective", "CUDA")
+def _lawler_objective_cuda(
+    unary_costs: Tensor,
+    quadratic_costs: Tensor,
+    edges1: Tensor,
+    edges2: Tensor,
+    sizes: Tensor | None,
+    unmatched_cost: float | None,
+    assignment: Tensor,
+    threads: int,
+) -> Tensor:
+    cuda = _native.required_cuda("objectives")
+    problems, alive = _ops._lawler_arguments(cuda, unary_costs, quadratic_costs, edges1, edges2, sizes, unmatched_cost)
+    assignment = assignment.contiguous()
+    objective = unary_costs.new_empty(unary_costs.shape[0], dtype=torch.float64)
+    stream = torch.cuda.current_stream(unary_costs.device).cuda_stream
+    cuda.lawler_objective(
+        problems,
+        assignment=assignment.data_ptr(),
+        objective=objective.data_ptr(),
+        device=unary_costs.device.index,
+        stream=stream,
+    )
+    del alive
+    return objective

@@ -18,12 +18,7 @@ def _linear_assignment(
     row_duals: Tensor | None = None,
 ) -> _ops.Answers:
     """As on the CPU, queued on the current stream. Threads and old duals change no answer and are not used."""
-    cuda = _native.cuda()
-    if cuda is None:
-        raise RuntimeError(
-            "graphmatch: linear assignment problems of CUDA tensors must be solved by the CUDA module; got a build "
-            "without it. Rebuild graphmatch where nvcc is on PATH, or set on_cpu=True on the solver."
-        )
+    cuda = _native.required_cuda("linear assignment")
     device = costs.device
     batch, rows, columns = costs.shape
     costs = _ops._inner_contiguous(costs)
@@ -46,14 +41,13 @@ def _linear_assignment(
         row_duals=0,
     )
     answers = _ops._empty_answers(batch, rows, device)
-    names = ("assignment", "objective", "lower_bound", "status", "iterations", "stage")
     duals = _ops._empty_duals(costs)
     scratch_bytes = cuda.linear_scratch_bytes(problems, device=device.index)
     scratch = torch.empty(scratch_bytes, dtype=torch.uint8, device=device)
     cuda.linear_assignment(
         problems=problems,
         starts=starts,
-        answers=cuda.Answers(**{name: tensor.data_ptr() for name, tensor in zip(names, answers, strict=True)}),
+        answers=_ops._native_answers(answers, cuda),
         duals=cuda.Duals(rows=duals[0].data_ptr(), columns=duals[1].data_ptr()),
         scratch=scratch.data_ptr(),
         scratch_bytes=scratch_bytes,

@@ -82,13 +82,7 @@ def _checked_module(method: int, time_limit: float | None) -> ModuleType:
             f"qap_solve: time_limit must be None for CUDA tensors; got {time_limit}. "
             "Set the number of steps instead, or on_cpu=True."
         )
-    native = _native.cuda()
-    if native is None:
-        raise RuntimeError(
-            "qap_solve: CUDA tensors must be solved by the CUDA module; got a build without it. "
-            "Rebuild graphmatch where nvcc is on PATH, or set on_cpu=True on the solver."
-        )
-    return native
+    return _native.required_cuda("dense problems")
 
 
 def _empty_problems(batch: int, nodes: int, device: torch.device) -> _ops.Answers:

@@ -20,3 +20,14 @@ def cuda() -> ModuleType | None:
         return importlib.import_module("graphmatch._native_cuda")
     except ModuleNotFoundError:
         return None
+
+
+def required_cuda(what: str) -> ModuleType:
+    """Returns the CUDA module for `what` is to be done with CUDA tensors, or raises a RuntimeError with the cure."""
+    module = cuda()
+    if module is None:
+        raise RuntimeError(
+            f"graphmatch: CUDA tensors must have the CUDA module for {what}; got a build without it. "
+            "Rebuild graphmatch where nvcc is on PATH, or set on_cpu=True on the solver."
+        )
+    return module

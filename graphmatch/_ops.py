@@ -336,38 +336,6 @@ def _lawler_objective(
     return objective
 
 
-@torch.library.impl(_library, "lawler_objective", "CUDA")
-def _lawler_objective_cuda(
-    unary_costs: Tensor,
-    quadratic_costs: Tensor,
-    edges1: Tensor,
-    edges2: Tensor,
-    sizes: Tensor | None,
-    unmatched_cost: float | None,
-    assignment: Tensor,
-    threads: int,
-) -> Tensor:
-    cuda = _native.cuda()
-    if cuda is None:
-        raise RuntimeError(
-            "graphmatch: objectives of CUDA tensors must be evaluated by the CUDA module; got a build without it. "
-            "Rebuild graphmatch where nvcc is on PATH, or move the tensors to the CPU."
-        )
-    problems, alive = _lawler_arguments(cuda, unary_costs, quadratic_costs, edges1, edges2, sizes, unmatched_cost)
-    assignment = assignment.contiguous()
-    objective = unary_costs.new_empty(unary_costs.shape[0], dtype=torch.float64)
-    stream = torch.cuda.current_stream(unary_costs.device).cuda_stream
-    cuda.lawler_objective(
-        problems,
-        assignment=assignment.data_ptr(),
-        objective=objective.data_ptr(),
-        device=unary_costs.device.index,
-        stream=stream,
-    )
-    del alive
-    return objective
-
-
 @torch.library.register_fake("graphmatch::linear_assignment", lib=_library)
 def _linear_assignment_fake(costs: Tensor, *others: object) -> Answers:
     return (*_empty_answers(costs.shape[0], costs.shape[1], costs.device), *_empty_duals(costs))

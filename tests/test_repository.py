@@ -20,12 +20,27 @@ LARGEST_FILE = 450
 # Modules of graphmatch from the ground up; a module imports from its own layer and from those before it.
 LAYERS = (
     {"_check", "_device", "_native"},
-    {"_multigraph_ops", "_ops", "_sampling_ops"},
+    {
+        "_cuda_lawler_ops",
+        "_cuda_linear_ops",
+        "_cuda_qap_ops",
+        "_dense_costs",
+        "_multigraph_ops",
+        "_ops",
+        "_sampling_ops",
+    },
     {"_reference", "affinity", "batch", "graphs", "noise", "problem", "result", "sinkhorn"},
     {"solvers"},
     {"solve"},
     {"gradients"},
-    {"matching_kinds", "matching_ops", "matching_oracle", "matching_projection", "matching_relaxation"},
+    {
+        "matching_batch",
+        "matching_kinds",
+        "matching_ops",
+        "matching_oracle",
+        "matching_projection",
+        "matching_relaxation",
+    },
     {"alignment", "assignment", "layers", "losses", "multigraph", "quadratic", "released", "supervised"},
     {"interop", "io", "testing", "viz"},
     {"__init__"},
@@ -125,6 +140,9 @@ def test_library_imports_torch_numpy_scipy_only():
 
 def test_only_operators_call_the_native_modules():
     allowed = {
+        "_cuda_lawler_ops": {"_native"},
+        "_cuda_linear_ops": {"_native"},
+        "_cuda_qap_ops": {"_native"},
         "_device": {"_native"},
         "_multigraph_ops": {"_native"},
         "_ops": {"_native"},

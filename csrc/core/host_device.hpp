@@ -11,7 +11,7 @@
 #endif
 
 #if defined(__CUDA_ARCH__)
-#define GRAPHMATCH_UNROLL _Pragma("unroll 4")
+#define GRAPHMATCH_UNROLL _Pragma("unroll 8")
 #else
 #define GRAPHMATCH_UNROLL
 #endif

@@ -24,6 +24,7 @@ struct TeamDualAscent {
   float *message_first, *message_second;      // pairs x columns, kBarrier at labels that do not exist
   float *unmatched_first, *unmatched_second;  // pairs: of the unmatched label
   float* remaining;                           // rows x columns: unary - messages, +infinity where forbidden
+  float* near;                                // the same in fast memory, for the assignment block; null = there is none
   float* unmatched_remaining;                 // rows: the same of the unmatched label
   float* potentials;                          // columns: duals of the assignment block
   double* pair_magnitude;                     // pairs x 2: the largest |messages| of both sides, for the certificate
@@ -36,6 +37,7 @@ struct TeamDualAscent {
     unmatched_first = arena.take<float>(most_pairs);
     unmatched_second = arena.take<float>(most_pairs);
     remaining = arena.take<float>(most_rows * most_columns);
+    near = nullptr;
     unmatched_remaining = arena.take<float>(most_rows);
     potentials = arena.take<float>(most_columns);
     pair_magnitude = arena.take<double>(2 * most_pairs);
@@ -51,6 +53,15 @@ struct TeamDualAscent {
   // Passes messages over all pairs and sums up what remains of the unary costs.
   template <class Team>
   GRAPHMATCH_HOST_DEVICE void pass_messages(Team& team, const TeamPairTables& tables);
+
+  // Copies what the assignment block reads again and again to fast memory, if there is any.
+  template <class Team>
+  GRAPHMATCH_HOST_DEVICE void bring_near(Team& team, const TeamPairTables& tables) const {
+    if (near == nullptr) return;
+    share_out(team, static_cast<std::int64_t>(tables.rows) * tables.columns,
+              [&](std::int64_t cell) { near[cell] = remaining[cell]; });
+    team.sync();
+  }
 
   // Solves the assignment block: matching, potentials, and the bound as float arithmetic sees it, in stored units.
   // False where no matching exists. For one group of the team.
@@ -92,19 +103,28 @@ GRAPHMATCH_HOST_DEVICE void spread(Group& group, const Side& side, const float* 
   });
 }
 
-// Hands back `share` of the min-marginals of one side's labels. `table` is [partner's label][own label].
+// Hands back `share` of the min-marginals of one side's labels. `table` is [partner's label][own label]. Members look
+// at two labels at a time, for more loads on their way.
 template <class Group>
 GRAPHMATCH_HOST_DEVICE void push(Group& group, const float* table, std::int32_t columns, Side& side,
                                  const Side& partner, float share) {
-  float lowest = partner.unmatched;  // of the partner's messages: what the unmatched label would meet
-  for (std::int32_t l = 0; l < columns; ++l) lowest = fminf(lowest, partner.message[l]);
-  share_out(group, columns, [&](std::int64_t k) {
-    float best = partner.unmatched;
+  const auto size = static_cast<std::int32_t>(group.size());
+  float unmatched_best = partner.unmatched;  // the unmatched label costs nothing beside any label
+  for (auto k = static_cast<std::int32_t>(group.rank()); k < columns; k += 2 * size) {
+    const std::int32_t next = k + size < columns ? k + size : k;
+    float best = partner.unmatched, next_best = partner.unmatched;
     GRAPHMATCH_UNROLL
-    for (std::int32_t l = 0; l < columns; ++l) best = fminf(best, table[l * columns + k] + partner.message[l]);
+    for (std::int32_t l = 0; l < columns; ++l) {
+      const float message = partner.message[l];
+      best = fminf(best, table[l * columns + k] + message);
+      next_best = fminf(next_best, table[l * columns + next] + message);
+      unmatched_best = fminf(unmatched_best, message);
+    }
     side.message[k] -= share * finite_or_zero(side.message[k] + best);
-  });
-  side.unmatched -= share * finite_or_zero(side.unmatched + lowest);
+    if (next != k) side.message[next] -= share * finite_or_zero(side.message[next] + next_best);
+  }
+  // Members without a label of their own do not know better: nothing they write depends on it.
+  side.unmatched -= share * finite_or_zero(side.unmatched + unmatched_best);
 }
 
 }  // namespace team_dual
@@ -247,7 +267,7 @@ GRAPHMATCH_HOST_DEVICE_CALL bool TeamDualAscent::assign(Group& group, const Team
   // priced by what it adds to that.
   const bool transposed = tables.complete && rows > columns;
   const bool warm = tables.complete && rows == columns;
-  const float* const costs = remaining;
+  const float* const costs = near == nullptr ? remaining : near;
   const float* const offsets = transposed ? unmatched_remaining : nullptr;
   const std::int32_t row_step = transposed ? 1 : columns, column_step = transposed ? columns : 1;
   const auto cost = [=](std::int32_t i, std::int32_t k) {

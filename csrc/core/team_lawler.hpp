@@ -217,6 +217,7 @@ template <class T, class Team>
 GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::round(std::int64_t iteration) {
   auto& lead = team_.lead();
   TeamControl& control = *memory_.control;
+  memory_.dual.bring_near(lead, memory_.tables);
   if (lead.group_index() == 0) {
     double bound = 0.0;
     const bool feasible = memory_.dual.assign(lead.group(), memory_.tables, memory_.lap, bound);
@@ -336,6 +337,7 @@ GRAPHMATCH_HOST_DEVICE bool TeamLawlerSolver<T, Team>::place_noisy_matching(Rand
     dual.unmatched_remaining[i] = static_cast<float>(tables.unmatched_cost) + noise(cells + i);
   });
   lead.sync();
+  dual.bring_near(lead, tables);
   if (lead.group_index() == 0) {
     double unused;
     const bool found = dual.assign(lead.group(), tables, memory_.lap, unused);

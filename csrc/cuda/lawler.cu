@@ -10,10 +10,12 @@ namespace {
 
 constexpr int kFewThreads = 128;  // of a block for small problems: many of them fit on a multiprocessor
 constexpr int kManyThreads = 256;
+constexpr int kMostThreads = 512;    // where there are more multiprocessors than problems
 constexpr std::int64_t kSmall = 32;  // nodes
 constexpr int kMostBlocks = 8;       // of a cluster that every device of its kind can hold
 
-// Searches read and write their table of moves all the time: in shared memory, unless little else would fit there.
+// Searches read and write their table of moves all the time, the assignment block its costs: in shared memory, as long
+// as two blocks find room.
 constexpr std::int64_t kMostShared = 96 * 1024;
 
 struct TeamPlace {
@@ -28,6 +30,10 @@ struct TeamPlace {
     board = arena.take<ClusterBoard>(1);
     memory.place(arena, padded.rows, padded.columns, padded.edge_count1, padded.edge_count2);
     memory.place_assignment(fast, padded.rows, padded.columns);
+    const std::int64_t cells = padded.rows * padded.columns;
+    if (fast.used() + cells * static_cast<std::int64_t>(sizeof(float)) <= kMostShared) {
+      memory.dual.near = fast.take<float>(cells);
+    }
     Arena counted(nullptr);
     memory.moves.place(counted, padded.rows, padded.columns);
     memory.moves.place(fast.used() + counted.used() <= kMostShared ? fast : arena, padded.rows, padded.columns);
@@ -51,7 +57,7 @@ __device__ bool fits(const LawlerProblem<T>& problem, const LawlerProblem<T>& pa
 }
 
 template <class T>
-__global__ void __launch_bounds__(kManyThreads)
+__global__ void __launch_bounds__(kMostThreads)
     lawler_kernel(const LawlerBatch<T> batch, const LawlerOptions options, std::int64_t runs, const DualStateBatch warm,
                   const DualStateBatch kept, const AnswerBatch answers, int cluster_blocks, std::int64_t team_bytes,
                   unsigned char* scratch) {
@@ -98,7 +104,7 @@ cudaError_t plan_lawler_solve(const LawlerBatch<T>& batch, std::int64_t jobs, st
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (error != cudaSuccess) return forget(error);
   const std::int64_t side = longer_side(batch);
-  plan.threads = side <= kSmall ? kFewThreads : kManyThreads;
+  plan.threads = side <= kSmall ? kFewThreads : jobs <= multiprocessors ? kMostThreads : kManyThreads;
   const TeamPlace nowhere(nullptr, nullptr, batch);
   plan.shared_bytes = static_cast<int>(nowhere.shared_bytes);
   constexpr int kAlwaysThere = 48 * 1024 - static_cast<int>(sizeof(BlockBoard));
