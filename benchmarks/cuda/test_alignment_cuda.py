@@ -1,8 +1,8 @@
 """The alignment loss as ExGra-Med's training calls it on a GPU: three views of width 4096, forward and backward.
 
-At most 3 ms at 64 samples is the aim, so that the loss hides behind the language model's step. Called as it is, a step is
-some 400 small kernels that Python queues one by one; captured in a CUDA graph it takes what the GPU needs for them. The
-graph convolutions are matrix products with two weights of 4096 x 4096 each: "high" allows TensorFloat-32 for them. The
+At most 3 ms at 64 samples is the aim, so that the loss hides behind the language model's step. Called as it is, a step
+is some 400 small kernels that Python queues one by one; captured in a CUDA graph it takes what the GPU needs for them.
+The graph convolutions are matrix products with two weights of 4096 x 4096 each: "high" allows TensorFloat-32 for them. The
 peer copies the costs to the CPU and solves there.
 """
 
