@@ -2,7 +2,7 @@
 
 At most 3 ms at 64 samples is the aim, so that the loss hides behind the language model's step. Called as it is, a step
 is some 400 small kernels that Python queues one by one; captured in a CUDA graph it takes what the GPU needs for them.
-The graph convolutions are matrix products with two weights of 4096 x 4096 each: "high" allows TensorFloat-32 for them. The
+The graph convolutions are matrix products with two weights of 4096 x 4096 each: "high" allows TensorFloat-32 there. The
 peer copies the costs to the CPU and solves there.
 """
 

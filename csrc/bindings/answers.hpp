@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "bindings/lawler_arguments.hpp"
-#include "core/solution.hpp"
+#include "core/answer_batch.hpp"
 
 namespace graphmatch {
 
@@ -15,13 +15,11 @@ namespace graphmatch {
 struct Answers {
   std::uintptr_t assignment, objective, lower_bound, status, iterations, stage;
 
-  void write(std::int64_t index, const Solution& solution) const {
-    pointer<double>(objective)[index] = solution.objective;
-    pointer<double>(lower_bound)[index] = solution.lower_bound;
-    pointer<std::int64_t>(status)[index] = static_cast<std::int64_t>(solution.status);
-    pointer<std::int64_t>(iterations)[index] = solution.iterations;
-    pointer<std::int64_t>(stage)[index] = static_cast<std::int64_t>(solution.stage);
+  AnswerBatch batch() const {
+    return {pointer<std::int64_t>(assignment), pointer<double>(objective),        pointer<double>(lower_bound),
+            pointer<std::int64_t>(status),     pointer<std::int64_t>(iterations), pointer<std::int64_t>(stage)};
   }
+  void write(std::int64_t index, const Solution& solution) const { batch().write(index, solution); }
 
   // Padding rows of an answer are unmatched.
   std::int64_t* cleared_assignment(std::int64_t index, std::int64_t rows) const {

@@ -12,12 +12,6 @@ namespace py = pybind11;
 namespace graphmatch {
 namespace {
 
-AnswerBatch batch_of(const Answers& answers) {
-  return {pointer<std::int64_t>(answers.assignment), pointer<double>(answers.objective),
-          pointer<double>(answers.lower_bound),      pointer<std::int64_t>(answers.status),
-          pointer<std::int64_t>(answers.iterations), pointer<std::int64_t>(answers.stage)};
-}
-
 struct States {
   std::int64_t batch, rows, columns, pair_capacity;
   std::uintptr_t messages, potentials, scale, assignment;
@@ -70,7 +64,7 @@ void solve(const LawlerArguments& arguments, const LawlerOptions& options, std::
     LawlerPlan plan{};
     check(plan_lawler_solve(problems, problems.count * runs, scratch_size, plan), kFunction);
     require(plan.scratch_bytes() <= scratch_size, "scratch memory must be as large as lawler_scratch_bytes says");
-    check(launch_lawler_solve(problems, options, runs, warm.view(), kept.view(), batch_of(answers), plan,
+    check(launch_lawler_solve(problems, options, runs, warm.view(), kept.view(), answers.batch(), plan,
                               pointer<void>(scratch), reinterpret_cast<cudaStream_t>(stream)),
           kFunction);
   });

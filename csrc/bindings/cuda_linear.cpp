@@ -59,14 +59,7 @@ void linear_assignment(const LinearArguments& arguments, const LinearStarts& sta
                        const Duals& duals, std::uintptr_t scratch, std::int64_t scratch_size, int device,
                        std::uintptr_t stream) {
   const DeviceGuard guard(device, kFunction);
-  const LinearAnswers targets{pointer<std::int64_t>(answers.assignment),
-                              pointer<double>(answers.objective),
-                              pointer<double>(answers.lower_bound),
-                              pointer<std::int64_t>(answers.status),
-                              pointer<std::int64_t>(answers.iterations),
-                              pointer<std::int64_t>(answers.stage),
-                              pointer<double>(duals.rows),
-                              pointer<double>(duals.columns)};
+  const LinearAnswers targets{answers.batch(), pointer<double>(duals.rows), pointer<double>(duals.columns)};
   with_batch(arguments, starts, [&](const auto& batch) {
     check(launch_linear_assignment(batch, targets, pointer<void>(scratch), scratch_size,
                                    reinterpret_cast<cudaStream_t>(stream)),

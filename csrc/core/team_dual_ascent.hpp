@@ -317,6 +317,7 @@ GRAPHMATCH_HOST_DEVICE_CALL double TeamDualAscent::certified_bound(Team& team, c
     double size_second = b_unmatched < static_cast<double>(kBarrierTest) ? fabs(b_unmatched) : 0.0;
     share_out(group, columns, [&](std::int64_t l) {
       double best = a_unmatched;
+      GRAPHMATCH_UNROLL
       for (std::int32_t k = 0; k < columns; ++k) {
         best = fmin(best, static_cast<double>(table[k * columns + l]) + static_cast<double>(a[k]));
       }

@@ -240,14 +240,17 @@ GRAPHMATCH_HOST_DEVICE void TeamPairTables::list_pairs(Team& team, std::int64_t 
   team.sync();
   share_out(team, rows, [&](std::int64_t i) {
     std::int32_t pairs = 0;
+    GRAPHMATCH_UNROLL
     for (std::int32_t j = 0; j < rows; ++j) pairs += pair_of[i * rows + j] >= 0 ? 1 : 0;
     degree[i] = pairs;
   });
   team.sync();
   share_out(team, rows, [&](std::int64_t i) {
     std::int32_t begin = 0;
+    GRAPHMATCH_UNROLL
     for (std::int32_t before = 0; before < i; ++before) begin += degree[before];
     row_begin[i] = begin;
+    GRAPHMATCH_UNROLL
     for (std::int32_t j = 0; j < rows; ++j) {
       if (pair_of[i * rows + j] >= 0) incident[begin++] = pair_of[i * rows + j];
     }

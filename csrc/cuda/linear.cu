@@ -75,11 +75,7 @@ __device__ void solve_problem(Team& team, const LinearBatch<T>& batch, const Lin
     solution = solve_linear(team, problem, start, duals, placed, assignment);
   }
   if (team.rank() == 0) {
-    answers.objective[index] = solution.objective;
-    answers.lower_bound[index] = solution.lower_bound;
-    answers.status[index] = static_cast<std::int64_t>(solution.status);
-    answers.iterations[index] = solution.iterations;
-    answers.stage[index] = static_cast<std::int64_t>(solution.stage);
+    answers.write(index, solution);
   }
 }
 

@@ -5,9 +5,8 @@
 
 #include <cstdint>
 
-#include "core/host_device.hpp"
+#include "core/answer_batch.hpp"
 #include "core/linear.hpp"
-#include "core/solution.hpp"
 
 namespace graphmatch {
 
@@ -22,14 +21,8 @@ struct LinearBatch {
   const std::int64_t* starts = nullptr;  // start_count x first.rows; null: from nothing
 };
 
-// One entry per problem, or one row of the padded size. Padding rows are unmatched, padding has no duals.
-struct LinearAnswers {
-  std::int64_t* assignment;
-  double* objective;
-  double* lower_bound;
-  std::int64_t* status;
-  std::int64_t* iterations;
-  std::int64_t* stage;
+// Answers, and duals in rows of the padded size: padding has none.
+struct LinearAnswers : AnswerBatch {
   double* row_duals;
   double* column_duals;
 };

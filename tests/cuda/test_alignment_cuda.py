@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,17 +24,6 @@ ESTIMATORS = (
     gm.PerturbedOptimizer(samples=3),
     gm.NegativeIdentity(),
 )
-
-
-@contextmanager
-def no_waiting() -> Iterator[None]:
-    """Fails where PyTorch waits for the GPU."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 class Recorder:
@@ -108,7 +96,7 @@ def test_loss_and_gradients_are_those_of_the_cpu_for_the_same_matchings(
 
 @pytest.mark.parametrize("nodes", [1, 2, 16, 64])
 @pytest.mark.parametrize("kind", [gm.BarycenterAlignment, gm.PairwiseAlignment])
-def test_alignments_do_not_wait(kind: type, nodes: int):
+def test_alignments_do_not_wait(kind: type, nodes: int, nobody_waits: Callable):
     alignment = kind(dim=32).to(DEVICE)
     views = noisy_views(nodes, 32, DEVICE)
 
@@ -120,19 +108,19 @@ def test_alignments_do_not_wait(kind: type, nodes: int):
         return loss.detach()
 
     once()
-    with no_waiting():
+    with nobody_waits():
         loss = once()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(view.grad).all() for view in views)
     assert not alignment.layer.solver.on_cpu
 
 
-def test_autocast_changes_nothing():
+def test_autocast_changes_nothing(nobody_waits: Callable):
     alignment = gm.BarycenterAlignment(dim=32, dropout=0.0).to(DEVICE)
     views = noisy_views(16, 32, DEVICE)
     plain = alignment.eval()(*views)
     alignment(*(view.bfloat16() for view in views)).backward()
-    with torch.autocast(DEVICE, dtype=torch.bfloat16), no_waiting():
+    with torch.autocast(DEVICE, dtype=torch.bfloat16), nobody_waits():
         loss = alignment(*views)
         loss.backward()
     assert loss.dtype == torch.float32
@@ -149,7 +137,7 @@ def lawler_costs(batch: int, nodes: int) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda each: type(each).__name__)
-def test_layers_do_not_wait(estimator: gm.GradientEstimator, padded: bool):
+def test_layers_do_not_wait(estimator: gm.GradientEstimator, padded: bool, nobody_waits: Callable):
     layer = gm.MatchingLayer(quick_solver(), estimator, unmatched_cost=0.2).to(DEVICE)
     unary, quadratic, edges1, edges2 = (each.to(DEVICE) for each in lawler_costs(4, 5))
     costs = unary.requires_grad_(), quadratic.requires_grad_()
@@ -165,7 +153,7 @@ def test_layers_do_not_wait(estimator: gm.GradientEstimator, padded: bool):
         loss.backward()
 
     once()
-    with no_waiting():
+    with nobody_waits():
         once()
     assert torch.isfinite(costs[0].grad).all()
 

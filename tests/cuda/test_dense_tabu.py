@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -50,17 +49,6 @@ def solve_there(problem: gm.KoopmansBeckmannProblem, **options: object) -> gm.Ma
 def operator_arguments(problem: gm.KoopmansBeckmannProblem, runs: int = 2, steps: int = 500) -> tuple:
     tensors = (problem.flow, problem.distance, problem.linear, problem.sizes, None)
     return *tensors, _ops.QAP_TABU, 30, runs, steps, 1.0, 1e-4, False, 0.01, False, 1e-6, 0, None, 1
-
-
-@contextmanager
-def no_waiting() -> Iterator[None]:
-    """Makes everything that waits for the GPU an error."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @every_kind
@@ -171,10 +159,10 @@ def test_long_searches_refresh_their_tables():
 
 
 @every_kind
-def test_nothing_waits_for_the_gpu(kind: str):
+def test_nothing_waits_for_the_gpu(kind: str, nobody_waits: Callable):
     arguments = operator_arguments(moved(random_problem(kind, 0, 10, batch=3)))
     _ops.qap_solve(*arguments)
-    with no_waiting():
+    with nobody_waits():
         _ops.qap_solve(*arguments)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -64,16 +63,6 @@ def on_gpu(problem: gm.LawlerProblem) -> gm.LawlerProblem:
     names = ("unary_costs", "quadratic_costs", "edges1", "edges2", "sizes")
     moved = {name: getattr(problem, name).cuda() for name in names if getattr(problem, name) is not None}
     return replace(problem, **moved)
-
-
-@contextmanager
-def nobody_waits() -> Iterator[None]:
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def check(problem: gm.LawlerProblem, result: gm.MatchResult) -> None:
@@ -177,7 +166,7 @@ def test_invalid_and_infeasible_problems_say_so(solver: gm.Solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
-def test_nobody_waits_and_the_current_stream_is_used(solver: gm.Solver):
+def test_nobody_waits_and_the_current_stream_is_used(solver: gm.Solver, nobody_waits: Callable):
     problem = on_gpu(planted_problem(16, 20))
     known = solver.solve(problem)
     stream = torch.cuda.Stream()
