@@ -63,6 +63,7 @@ bench: $(BENCH)  ## measure speed and quality, with the peers in the same run
 
 bench-cuda: $(BENCH) $(CUDA)  ## measure the GPU's share of it, with the CPU in the same run
 	$(BIN)/pytest benchmarks/cuda --benchmark-only -m cuda --benchmark-json benchmarks/results/cuda.json
+	$(BIN)/python -m benchmarks.cuda_report
 
 bench-report: $(BENCH)  ## run the learning experiments and write benchmarks/results/report.md
 	$(BIN)/python -m benchmarks.alignment
