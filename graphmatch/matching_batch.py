@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from graphmatch import _device
 from graphmatch.gradients.base import Reliability
 from graphmatch.gradients.sampling import Answers, sample_means
 from graphmatch.matching_kinds import KINDS
@@ -20,10 +18,6 @@ from graphmatch.result import MatchResult, State
 from graphmatch.solve import default_solver, solve
 from graphmatch.solvers import SampleCall, SamplingSolver, Solver, WarmStartSolver
 from graphmatch.solvers.samples import SampleAnswers
-
-# Copies of a problem that a GPU solves in the time of one.
-_FEW_COPIES = 8
-_RESULTS = ("assignment", "objective", "lower_bound", "status", "iterations", "stage")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +52,10 @@ class Batch:
 
     def samples(self, problem: Problem, call: SampleCall, with_center: bool) -> SampleAnswers:
         """Returns the same from any solver, which is given copies of the problems."""
-        joined = _JoinedCenter(self, problem) if with_center and self.joins_center(call) else None
-        center = self.result(problem) if with_center and joined is None else None
+        center = self.result(problem) if with_center else None
         batch = self if center is None else replace(self, state=center.state)
         sampled = sample_means(
-            partial(batch.answers, problem) if joined is None else joined,
+            partial(batch.answers, problem),
             partial(self.draw, call.noise),
             self.costs,
             call.noise,
@@ -71,12 +64,7 @@ class Batch:
             call.keep,
             Reliability(call.open_gap, call.weigh),
         )
-        kept = sampled.kept[0] if call.keep else None
-        return SampleAnswers(sampled.means, kept, sampled.certificates, center if joined is None else joined.center)
-
-    def joins_center(self, call: SampleCall) -> bool:
-        """Returns whether a few copies and the batch itself are better solved at once: a GPU has room for both."""
-        return _device.resident(self.costs[0]) and call.noise.samples * len(call.signs) <= _FEW_COPIES
+        return SampleAnswers(sampled.means, sampled.kept[0] if call.keep else None, sampled.certificates, center)
 
     def counters(self) -> tuple[Tensor, Tensor]:
         """Returns what the noise of each problem follows from."""
@@ -100,38 +88,6 @@ class Batch:
         shape = (self.costs[place].shape[1], self.costs[place].shape[2])
         extent = KINDS[self.kind].extent(place, self.context[2])
         return draw(noise, keys, instances, shape, extent, place, first, count)
-
-
-class _JoinedCenter:
-    """Solves copies of a batch as `Batch.answers`, and with the first of them the batch itself: `center`."""
-
-    def __init__(self, batch: Batch, problem: Problem) -> None:
-        self.batch, self.problem = batch, problem
-        self.center: MatchResult | None = None
-
-    def __call__(self, costs: tuple[Tensor, ...]) -> Answers:
-        if self.center is not None:
-            return self.batch.answers(self.problem, costs)
-        both = tuple(torch.cat(each) for each in zip(self.batch.costs, costs, strict=True))
-        count = len(self.batch.costs[0])
-        copies = len(both[0]) // max(count, 1)
-        result = self.batch.result(repeated(self.problem, both, copies))
-        own, others = ([_part(result, name, part) for name in _RESULTS] for part in (slice(count), slice(count, None)))
-        state = None if result.state is None else _first(result.state, count)
-        assignment, objective, bound, status, iterations, stage = own
-        self.center = MatchResult(self.problem, assignment, objective, bound, status, iterations, stage, state)
-        solutions = tuple(each[count:] for each in self.batch.solutions(result))
-        assignment, *certificates, _ = others
-        return Answers(solutions, (assignment,), tuple(certificates))
-
-
-def _part(result: MatchResult, name: str, part: slice) -> Tensor:
-    value = getattr(result, name)
-    return torch.zeros_like(result.status[part]) if value is None else value[part]
-
-
-def _first(state: State, count: int) -> State:
-    return replace(state, **{each.name: getattr(state, each.name)[:count] for each in fields(state)})
 
 
 def repeated(problem: Problem, costs: tuple[Tensor, ...], variants: int) -> Problem:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import graphmatch as gm
-from graphmatch import _device, _native, matching_batch, matching_ops
+from graphmatch import _device, _native, matching_ops
 
 # Operators that read values on the host, or take data from there.
 WAITING = (
@@ -136,10 +136,7 @@ def aligned(kind: type, device: str, nodes: int, **options: Any) -> tuple[Any, l
         (gm.PairwiseAlignment, 8, {"directions": "both", "residual": False}),
     ],
 )
-@pytest.mark.parametrize("joined", [False, True])
-def test_alignments_do_not_wait(
-    monkeypatch: pytest.MonkeyPatch, kind: type, nodes: int, options: dict[str, Any], joined: bool
-):
+def test_alignments_do_not_wait(monkeypatch: pytest.MonkeyPatch, kind: type, nodes: int, options: dict[str, Any]):
     def step(alignment: Any, views: list[Tensor]) -> Tensor:
         torch.manual_seed(1)
         return alignment(*views)
@@ -147,8 +144,6 @@ def test_alignments_do_not_wait(
     usual, their_views = aligned(kind, "cpu", nodes, solver=gm.solvers.quick_solver(), **options)
     # The generic way through the copies of each problem is the one on a GPU.
     monkeypatch.setattr(gm.Portfolio, "sample", lambda *_: None)
-    if not joined:
-        monkeypatch.setattr(matching_batch, "_FEW_COPIES", 0)
     expected = step(usual, their_views)
     expected.backward()
     for device in ("cpu", "meta"):
@@ -158,11 +153,7 @@ def test_alignments_do_not_wait(
             alignment, views = aligned(kind, device, nodes, **options)
             assert not alignment.layer.solver.on_cpu
             loss, mode = run(patch, lambda: step(alignment, views))  # noqa: B023
-        # Solved together with the problems themselves, noisy copies do not start from their duals.
-        assert mode.solves == (2 if joined else 3)
-        if joined:
-            assert loss.device.type == device
-            continue
+        assert mode.solves == 3
         check_same(device, [loss.detach()], [expected.detach()])
         check_same(device, [view.grad for view in views], [view.grad for view in their_views])
         weights, theirs = (list(each.parameters()) for each in (alignment, usual))
