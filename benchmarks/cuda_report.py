@@ -184,6 +184,8 @@ def _step(rows: list[Row]) -> str:
         "TensorFloat-32. *GPU works*: the sum of its kernels in one step; the rest of the time it waits. "
         "*loss*: of the last step, with its noise on the costs."
     )
+    remarks = {info["remark"] for row in rows for info in [row["extra_info"]] if "remark" in info}
+    text = " ".join((text, *sorted(remarks)))
     headers = ["N", "d", "solved on", "precision", "ms", "GPU works, ms", "CPU / this", "loss"]
     return f"{text}\n\n{table(headers, lines)}"
 
