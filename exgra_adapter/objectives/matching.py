@@ -49,6 +49,8 @@ class _Matching(Objective):
         super().__init__(dim, views)
         self.alignment = alignment
         self.legacy = False
+        if isinstance(layer, RecordedProblems):
+            layer.solver = alignment.layer.solver
         if layer is not None:
             alignment.add_module("layer", layer)
         if not message_passing:

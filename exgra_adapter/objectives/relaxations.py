@@ -143,12 +143,7 @@ def matching_parts(
     estimator: gm.GradientEstimator = kind(**settings, **({"seed": seed} if "samples" in defaults else {}))
     if not isinstance(estimator, gm.FenchelYoung):
         return solver, estimator, None
-    return solver, estimator, RecordedProblems(solver or quick_solver(), estimator)
-
-
-def quick_solver() -> gm.Solver:
-    """Returns the solver that graphmatch's alignments take by default."""
-    return gm.Portfolio(max_gap=1e-3, effort=0.02, max_iterations=5, on_cpu=True)
+    return solver, estimator, RecordedProblems(solver, estimator)
 
 
 def _merged(where: str, name: str, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
