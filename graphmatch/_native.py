@@ -27,7 +27,7 @@ def required_cuda(what: str) -> ModuleType:
     module = cuda()
     if module is None:
         raise RuntimeError(
-            f"graphmatch: CUDA tensors must have the CUDA module for {what}; got a build without it. "
+            f"graphmatch: {what} on CUDA tensors must be done by the CUDA module; got a build without it. "
             "Rebuild graphmatch where nvcc is on PATH, or set on_cpu=True on the solver."
         )
     return module

@@ -20,7 +20,8 @@ def test_no_candidate_is_cheaper(unmatched_cost: float | None, make_multigraph: 
         problem = make_multigraph(seed, [4, 4, 4, 4], unmatched_cost=unmatched_cost)
         found = gm.AllPairs(EXACT).solve(problem).objective
         stars = [gm.Star(centre, solver=EXACT).solve(problem).objective for centre in range(4)]
-        kinds = [gm.Synchronize(k, EXACT).solve(problem).objective for k in ("cliques", "spectral", "projected_power")]
+        # Not "spectral", which follows the eigenvectors of the machine's LAPACK.
+        kinds = [gm.Synchronize(k, EXACT).solve(problem).objective for k in ("cliques", "projected_power")]
         assert found == pytest.approx(min(*stars, *kinds))
         gained += found < min(kinds) - 1e-6
     assert gained > 0
