@@ -46,11 +46,11 @@ _LONGEST_ANSWER = 12
 _INTRODUCTION = (
     "# What alignment objectives are worth",
     "",
-    "The demo's tiny model, stage 2 with each objective and then fine-tuned alike; means over seeds. *Retrieval*: the most",
-    "similar row of another view belongs to the same sample, in graphs of 16 unseen samples, texts read alone. *Matching*:",
-    "accuracy of the matchings with barycenters there. *Answers*: score on questions about unseen pictures, with its range",
-    "over seeds. *Silent steps*: training steps whose matchings sent no gradient. *Extra tokens*, *overhead*: of the language",
-    "model and of a step's time, beside those of the step without alignment.",
+    "The demo's tiny model, stage 2 with each objective and then fine-tuned alike; means over seeds. *Retrieval*: the",
+    "most similar row of another view belongs to the same sample, in graphs of 16 unseen samples, texts read alone.",
+    "*Matching*: accuracy of the matchings with barycenters there. *Answers*: score on questions about unseen",
+    "pictures, with its range over seeds. *Silent steps*: training steps whose matchings sent no gradient. *Extra",
+    "tokens*, *overhead*: of the language model and of a step's time, beside those of a step without alignment.",
     "",
 )
 
