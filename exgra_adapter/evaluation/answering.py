@@ -1,7 +1,7 @@
 """A model folder answers the questions of a file: batched, over several processes, and on after an interruption.
 
-While the work is not finished, journals lie beside the answer file, `answers.jsonl.journal-0` and so on, with a line for
-each question. The answer file appears when every question is answered, and the journals vanish.
+While the work is not finished, journals lie beside the answer file, `answers.jsonl.journal-0` and so on, with a line
+for each question. The answer file appears when every question is answered, and the journals vanish.
 """
 
 from __future__ import annotations
@@ -117,17 +117,11 @@ def answer_questions(
         return [{"text": text, **({} if error is None else {"error": error})} for text, error in answers]
 
     def predictions(entries: Sequence[Entry]) -> list[Prediction]:
-        return [
-            Prediction(
-                record.id,
-                turn,
-                record.turns[turn].question,
-                record.turns[turn].answer,
-                entry["text"],
-                entry.get("error"),
-            )
-            for (record, turn), entry in zip(places, entries, strict=True)
-        ]
+        made = []
+        for (record, turn), entry in zip(places, entries, strict=True):
+            asked = record.turns[turn]
+            made.append(Prediction(record.id, turn, asked.question, asked.answer, entry["text"], entry.get("error")))
+        return made
 
     with evaluation_processes():
         settings = {

@@ -1,8 +1,8 @@
 """Long evaluations in batches: shared by the processes that torchrun starts, continued after an interruption.
 
-The batches are cut from the data once, whoever works on them and however often the work is interrupted. A batch that was
-not written down completely is done again as a whole. So every question is always computed beside the same others, and
-the results are the same to the last bit, which rounding would otherwise prevent on GPUs and in half precision.
+The batches are cut from the data once, whoever works on them and however often the work is interrupted. A batch that
+was not written down completely is done again as a whole. So every question is always computed beside the same others,
+and the results are the same to the last bit, which rounding would otherwise prevent on GPUs and in half precision.
 """
 
 from __future__ import annotations
@@ -146,6 +146,9 @@ def model_digest(folder: Path) -> str:
 
     For a LoRA adapter this is the adapter with the name of its base model.
 
+    Raises:
+        ValueError: There is no such folder, or no model in it.
+
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
@@ -156,6 +159,11 @@ def model_digest(folder: Path) -> str:
         False
     """
     digest = hashlib.sha256()
+    if not any((Path(folder) / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ValueError(
+            f"model_digest: folder must be a model folder; got {folder}, which has no config.json. "
+            "Give the output folder of a finished training."
+        )
     for path in sorted(Path(folder).glob("*")):
         if path.is_file() and path.suffix in _MODEL_SUFFIXES:
             digest.update(f"{path.name} {path.stat().st_size} ".encode())
