@@ -161,7 +161,11 @@ def plot_accuracy(scores: ClassificationScores, group: str) -> bytes:
         counts = [_by(next(iter(scores.rules.values())), group)[name].count for name in names]
         labels = [f"{_short(name)} ({count})" for name, count in zip(names, counts, strict=True)]
         axes.set_yticks([place * step + middle for place in range(len(names))], labels)
-        axes.set(xlim=(0, 1.02), title=f"Accuracy by {_GROUPS[group]}", xlabel="accuracy (number of questions beside)")
+        axes.set(
+            xlim=(0, 1.02),
+            title=f"Accuracy by {_GROUPS[group]}",
+            xlabel="accuracy, 95 % interval (in brackets: questions)",
+        )
         axes.set_ylim(len(names) * step - _GAP / 2 - _BAR / 2, -_GAP / 2 - _BAR / 2)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(axis="y", visible=False)

@@ -7,6 +7,10 @@ import csv
 import io
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from exgra_adapter.evaluation.likelihood import answer_log_likelihoods
 from exgra_adapter.models import build_tiny_model, load_model
 from exgra_adapter.prompts import IMAGE_TAG, prompt_format
 
+SCRIPT = Path(__file__).parent / "distributed" / "classify.py"
 ORGANS = ("Lung", "Liver.", "Left kidney", "Right kidney")
 
 
@@ -75,6 +80,22 @@ def run(*arguments: object) -> int:
     classify_command.add_parser(parser.add_subparsers(required=True))
     options = parser.parse_args(["classify", *map(str, arguments)])
     return int(options.run(options))
+
+
+def run_together(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command in two processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    return subprocess.run(
+        [*command, str(SCRIPT), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
 
 
 def write(path: Path, *questions: Any) -> Path:
@@ -365,3 +386,28 @@ def test_the_question_shows_all_options():
 def test_wrong_usage_is_refused(wrong):
     with pytest.raises(SystemExit):
         run("--model", "m", "--data", "d", "--images", "i", *wrong)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_files_of_one(setting, tmp_path, capsys):
+    options = ["--model", setting / "model", "--data", setting / "questions.json", "--images", setting / "images"]
+    options += ["--max-new-tokens", 4, "--batch-size", 3]
+    assert run(*options, "--output", tmp_path / "one") == 0
+    done = run_together(*options, "--output", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("10 questions\n") == 1
+    assert done.stdout.replace("/two", "/one") == capsys.readouterr().out
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.slow
+def test_an_error_of_the_other_process_ends_all_and_is_told(setting, tmp_path):
+    options = ["--model", setting / "model", "--data", setting / "questions.json", "--images", setting / "images"]
+    options += ["--output", tmp_path, "--max-new-tokens", 2, "--batch-size", 3, "--on-error", "raise"]
+    done = run_together(*options)  # the image that is missing belongs to the second batch
+    assert done.returncode == 1
+    assert "process 2: open_image" in done.stderr
+    assert "4.png" in done.stderr
+    assert "every process must finish its share" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["items.csv.journal-0"]
