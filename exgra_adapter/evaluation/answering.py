@@ -100,6 +100,18 @@ def answer_questions(
         ValueError: An argument is out of range, the model cannot be loaded, or the interrupted work was another: of
             another model, other questions or other settings.
         ImageError: An image cannot be read and `on_error` is "raise".
+
+    Example:
+        >>> import tempfile
+        >>> from exgra_adapter.data.records import Turn
+        >>> from exgra_adapter.models import build_tiny_model
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for part in build_tiny_model(["Is there a lesion?"], seed=0):
+        ...     _ = part.save_pretrained(folder)
+        >>> record = Record("7", "missing.png", (Turn("Is there a lesion?", "yes"),))
+        >>> prediction = answer_questions(folder, [record], folder, folder / "answers.jsonl", console_progress=False)[0]
+        >>> prediction.prediction is None, "missing.png" in prediction.error
+        (True, True)
     """
     check_generation("answer_questions", batch_size, max_new_tokens, on_error, precision, temperature)
     store = open_image_store(images, images) if isinstance(images, Path) else images

@@ -117,7 +117,7 @@ def run(jobs: list[dict[str, Any]], folder: Path, killed_at: int = 0, processes:
     assert done.returncode == (-signal.SIGKILL if killed_at else 0), done.stdout + done.stderr
 
 
-def returned(output: Path, process: int) -> list[dict[str, Any]]:
+def notes(output: Path, process: int) -> dict[str, Any]:
     return json.loads(output.with_name(f"{output.name}.returned.{process}.json").read_text(encoding="utf-8"))
 
 
@@ -235,11 +235,14 @@ def test_two_processes_give_the_answers_of_one(setting, whole, tmp_path, monkeyp
         setting.answer(continued, batch_size=3)
     monkeypatch.undo()
     run([setting.job(output, batch_size=3) for output in (fresh, continued)], tmp_path, processes=2)
-    for output in (fresh, continued):
+    for output, shares in ((fresh, [[*range(3), *range(6, 9), *range(12, 15)], [*range(3, 6), *range(9, 12), 15]]),
+                           (continued, [[6, 7, 8, 12, 13, 14], [9, 10, 11, 15]])):  # fmt: skip
         assert output.read_bytes() == whole[1]
         assert not journal_files(output)
         for process in range(2):
-            assert returned(output, process) == [asdict(prediction) for prediction in whole[0]]
+            found = notes(output, process)
+            assert found["returned"] == [asdict(prediction) for prediction in whole[0]]
+            assert found["answered"] == shares[process]
 
 
 def test_images_may_lie_in_an_archive(setting, whole, tmp_path):
@@ -259,6 +262,11 @@ def test_drawn_answers_follow_from_seed_and_question(setting, whole, tmp_path):
     assert first != drawn("other", temperature=2.0, seed=1)
     assert first != texts(whole[0])
     assert drawn("cold", temperature=1e-6) == texts(whole[0])
+
+
+def test_half_precision_answers_too(setting, tmp_path):
+    found = setting.answer(tmp_path / "answers.jsonl", precision="bf16", batch_size=3)
+    assert sum(text is not None for text in texts(found)) == 14
 
 
 def test_no_question_gives_an_empty_file(setting, tmp_path):
