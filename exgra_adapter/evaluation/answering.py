@@ -25,7 +25,7 @@ from exgra_adapter.evaluation.journal import Entry
 from exgra_adapter.evaluation.sharing import (
     content_digest,
     evaluation_device,
-    evaluation_processes,
+    join_processes,
     model_digest,
     run_batches,
 )
@@ -74,8 +74,7 @@ def answer_questions(
 
     Each question is asked on its own, with its image and without the earlier turns of its record. Under torchrun, the
     batches are shared by the processes, each with its own copy of the model; the answers are those of one process.
-    Nothing else needs to be set up, but a caller that goes on after it in several processes should do so inside
-    `evaluation_processes`, and write its files on the main process only.
+    Nothing else needs to be set up. A caller writes files of its own on the main process only.
 
     Args:
         model_folder: The model, as `load_model` takes it.
@@ -135,28 +134,28 @@ def answer_questions(
             made.append(Prediction(record.id, turn, asked.question, asked.answer, entry["text"], entry.get("error")))
         return made
 
-    with evaluation_processes():
-        settings = {
-            **reader.settings(),
-            "data": content_digest([[r.id, r.image, turn, r.turns[turn].question] for r, turn in places]),
-            "images": store.describe(),
-            "max_new_tokens": max_new_tokens,
-            "on_error": on_error,
-            "temperature": temperature,
-            "seed": seed,
-        }
-        entries = run_batches(
-            len(places),
-            batch_size,
-            prepare,
-            compute,
-            answers_file,
-            settings,
-            lambda results: write_answers(answers_file, predictions(results)),
-            caller="answer_questions",
-            resume=resume,
-            console_progress=console_progress,
-        )
+    join_processes()
+    settings = {
+        **reader.settings(),
+        "data": content_digest([[r.id, r.image, turn, r.turns[turn].question] for r, turn in places]),
+        "images": store.describe(),
+        "max_new_tokens": max_new_tokens,
+        "on_error": on_error,
+        "temperature": temperature,
+        "seed": seed,
+    }
+    entries = run_batches(
+        len(places),
+        batch_size,
+        prepare,
+        compute,
+        answers_file,
+        settings,
+        lambda results: write_answers(answers_file, predictions(results)),
+        caller="answer_questions",
+        resume=resume,
+        console_progress=console_progress,
+    )
     return predictions(entries)
 
 

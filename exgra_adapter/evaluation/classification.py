@@ -28,7 +28,7 @@ from exgra_adapter.evaluation.generate import Query, open_queries, refused_text
 from exgra_adapter.evaluation.journal import Entry
 from exgra_adapter.evaluation.likelihood import answer_log_likelihoods
 from exgra_adapter.evaluation.metrics import Estimate, bootstrap_interval
-from exgra_adapter.evaluation.sharing import content_digest, evaluation_processes, run_batches
+from exgra_adapter.evaluation.sharing import content_digest, join_processes, run_batches
 
 Method = Literal["generation", "likelihood", "both"]
 """How an option is chosen."""
@@ -188,28 +188,28 @@ def classify(
     def results(entries: Sequence[Entry]) -> list[ChoiceResult]:
         return [_result(item, entry) for item, entry in zip(items, entries, strict=True)]
 
-    with evaluation_processes():
-        settings = {
-            **reader.settings(),
-            "data": content_digest([[i.dataset, i.id, i.image, i.question, i.options] for i in items]),
-            "images": store.describe(),
-            "method": method,
-            "max_new_tokens": max_new_tokens,
-            "on_error": on_error,
-        }
-        entries = run_batches(
-            len(items),
-            batch_size,
-            prepare,
-            compute,
-            target,
-            settings,
-            lambda entries: write(results(entries)),
-            caller="classify",
-            resume=resume,
-            description="classifying",
-            console_progress=console_progress,
-        )
+    join_processes()
+    settings = {
+        **reader.settings(),
+        "data": content_digest([[i.dataset, i.id, i.image, i.question, i.options] for i in items]),
+        "images": store.describe(),
+        "method": method,
+        "max_new_tokens": max_new_tokens,
+        "on_error": on_error,
+    }
+    entries = run_batches(
+        len(items),
+        batch_size,
+        prepare,
+        compute,
+        target,
+        settings,
+        lambda entries: write(results(entries)),
+        caller="classify",
+        resume=resume,
+        description="classifying",
+        console_progress=console_progress,
+    )
     return results(entries)
 
 

@@ -7,13 +7,14 @@ and the results are the same to the last bit, which rounding would otherwise pre
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,26 +36,20 @@ _PATIENCE = timedelta(days=7)
 _DIGITS = 16
 
 
-@contextmanager
-def evaluation_processes() -> Iterator[None]:
-    """Connects the processes that torchrun started until the context ends; does nothing in a single process.
+def join_processes() -> None:
+    """Connects the processes that torchrun started, for the rest of their lives; does nothing in a single process.
 
     Only small messages are exchanged, on the CPU, so that any number of processes can share a GPU or have one each.
-
-    Example:
-        >>> with evaluation_processes():
-        ...     world_size()
-        1
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield
-        return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
-    try:
-        yield
-        # A process that leaves while another one still talks would look like one that died.
-        dist.barrier()
-    finally:
+    # A group that was left cannot be joined again: the first one stays until the process ends.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+        # Before Python takes the process apart, in the midst of which gloo may abort.
+        atexit.register(_leave_processes)
+
+
+def _leave_processes() -> None:
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 
@@ -79,7 +74,7 @@ def run_batches(
     description: str = "answering",
     console_progress: bool = True,
 ) -> list[Entry]:
-    """Computes the results of all questions, batch by batch. Every process must call it.
+    """Computes the results of all questions, batch by batch. Every process must call it, after `join_processes`.
 
     Args:
         count: Number of questions.
@@ -128,33 +123,50 @@ def run_batches(
     try:
         with (
             Journal(target, process, whole) as journal,
-            ThreadPoolExecutor(max_workers=1) as ahead,
             tqdm(
                 total=total, initial=done_before, desc=label, unit="question", disable=not shown, leave=False
             ) as progress,
         ):
-            following = ahead.submit(prepare, batch(mine[0])) if mine else None
-            for position, start in enumerate(mine):
-                if following is None:
-                    break
-                prepared = following.result()
-                following = ahead.submit(prepare, batch(mine[position + 1])) if position + 1 < len(mine) else None
+            for questions, prepared in _prepare_ahead(prepare, [batch(start) for start in mine]):
                 results = compute(prepared)
-                journal.append({**result, "index": i} for i, result in zip(batch(start), results, strict=True))
-                progress.update(len(batch(start)))
+                journal.append({**result, "index": index} for index, result in zip(questions, results, strict=True))
+                progress.update(len(questions))
     except (ValueError, OSError) as error:
         if processes > 1:  # torchrun may end this process before its error gets any further
             logger.error("process %d: %s", process + 1, error)
         raise
-    if processes > 1:
-        try:
-            dist.barrier()
-        except RuntimeError as error:
-            raise OSError(
-                f"{caller}: every process must finish its share; got one that ended early, whose message says why. "
-                "Give the same command again; what was written down is not done again."
-            ) from error
-    return on_main_process(finish)
+    _wait_for_others(caller)
+    complete = on_main_process(finish)
+    # A process that leaves while another one still listens would look like one that died.
+    _wait_for_others(caller)
+    return complete
+
+
+def _prepare_ahead(
+    prepare: Callable[[range], _Prepared], batches: Sequence[range]
+) -> Iterator[tuple[range, _Prepared]]:
+    """Yields every batch with what it needs, while a thread prepares the next one."""
+    waiting: deque[tuple[range, Future[_Prepared]]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        for batch in batches:
+            waiting.append((batch, thread.submit(prepare, batch)))
+            if len(waiting) > 1:
+                first, prepared = waiting.popleft()
+                yield first, prepared.result()
+        for first, prepared in waiting:
+            yield first, prepared.result()
+
+
+def _wait_for_others(caller: str) -> None:
+    if world_size() == 1:
+        return
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        raise OSError(
+            f"{caller}: every process must finish its share; got one that ended early, whose message says why. "
+            "Give the same command again; what was written down is not done again."
+        ) from error
 
 
 def model_digest(folder: Path) -> str:

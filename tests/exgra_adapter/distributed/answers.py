@@ -17,7 +17,6 @@ from typing import Any
 from exgra_adapter.data.records import read_records
 from exgra_adapter.evaluation import journal
 from exgra_adapter.evaluation.answering import answer_questions
-from exgra_adapter.evaluation.sharing import evaluation_processes
 
 
 def watch(killed_at: int, answered: list[int]) -> None:
@@ -39,18 +38,17 @@ def watch(killed_at: int, answered: list[int]) -> None:
 
 
 def main(file: Path, killed_at: int) -> None:
-    """Does the jobs inside one group of processes."""
+    """Does the jobs, one after the other."""
     answered: list[int] = []
     watch(killed_at, answered)
-    with evaluation_processes():
-        for job in json.loads(file.read_text(encoding="utf-8")):
-            answered.clear()
-            output = Path(job.pop("output"))
-            records, images = read_records(Path(job.pop("data"))), Path(job.pop("images"))
-            predictions = answer_questions(Path(job.pop("model")), records, images, output, **job)
-            notes = output.with_name(f"{output.name}.returned.{os.environ.get('RANK', '0')}.json")
-            found = {"answered": answered, "returned": [asdict(each) for each in predictions]}
-            notes.write_text(json.dumps(found), encoding="utf-8")
+    for job in json.loads(file.read_text(encoding="utf-8")):
+        answered.clear()
+        output = Path(job.pop("output"))
+        records, images = read_records(Path(job.pop("data"))), Path(job.pop("images"))
+        predictions = answer_questions(Path(job.pop("model")), records, images, output, **job)
+        notes = output.with_name(f"{output.name}.returned.{os.environ.get('RANK', '0')}.json")
+        found = {"answered": answered, "returned": [asdict(each) for each in predictions]}
+        notes.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
