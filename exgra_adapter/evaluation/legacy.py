@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from exgra_adapter.evaluation.metrics import AnswerType, Estimate, estimate_mean
 Verdict = Literal["tp", "fp", "tn", "fn"]
 
 BLEU_WEIGHTS = {"bleu": (0.25, 0.25, 0.25, 0.25), "bleu_1": (1.0,), "bleu_2": (0.0, 1.0), "bleu_3": (0.0, 0.0, 1.0)}
-"""BLEU-2 and BLEU-3 of the published scripts are precisions of 2-grams and 3-grams alone, not means with shorter ones."""
+"""The published BLEU-2 and BLEU-3 are precisions of 2-grams and 3-grams alone, not means with those of shorter ones."""
 
 OPEN_METRICS = ("exact_match", "f1", "precision", "recall", *BLEU_WEIGHTS, "open_accuracy")
 CLOSED_METRICS = ("closed_accuracy", "pathvqa_closed_accuracy")
@@ -223,22 +223,12 @@ def summarise_legacy(items: Sequence[LegacyItem], seed: int = 0, resamples: int 
     return LegacyScores(metrics, _yes_no(items), tuple(items))
 
 
-def _open_item(
-    identifier: str, turn: int, reference: str, text: str, candidates: CandidateList | None
-) -> LegacyItem:
+def _open_item(identifier: str, turn: int, reference: str, text: str, candidates: CandidateList | None) -> LegacyItem:
     expected, said = legacy_words(reference), legacy_words(text)
     exact, f1, precision, recall = token_scores(expected, said)
-    return LegacyItem(
-        identifier,
-        turn,
-        "OPEN",
-        exact,
-        f1,
-        precision,
-        recall,
-        **{name: sentence_bleu(expected, said, weights) for name, weights in BLEU_WEIGHTS.items()},
-        open_accuracy=None if candidates is None else candidates.accuracy(reference, text),
-    )
+    item = LegacyItem(identifier, turn, "OPEN", exact, f1, precision, recall)
+    bleu: dict[str, Any] = {name: sentence_bleu(expected, said, weights) for name, weights in BLEU_WEIGHTS.items()}
+    return replace(item, **bleu, open_accuracy=None if candidates is None else candidates.accuracy(reference, text))
 
 
 def _closed_item(identifier: str, turn: int, reference: str, text: str) -> LegacyItem:

@@ -1,7 +1,7 @@
 """Texts as the published scores see them: normalised answers and BLEU.
 
 The normalisation is that of the public VQA evaluation, with its number words, articles and contractions.
-Sources: S. Antol et al., VQA: Visual Question Answering, ICCV 2015; K. Papineni et al., BLEU, ACL 2002, sections 2.1-2.3.
+Sources: S. Antol et al., VQA: Visual Question Answering, ICCV 2015; K. Papineni et al., BLEU, ACL 2002, section 2.
 """
 
 from __future__ import annotations
@@ -18,30 +18,24 @@ _FULL_STOP = re.compile(r"\.(?!\d)")
 # The public evaluation hands a flag to re.sub where the number of replacements belongs; the flag's value is 32.
 _FULL_STOPS_REMOVED = 32
 _ARTICLES = frozenset(("a", "an", "the"))
-_NUMBERS = {
-    name: str(value)
-    for value, name in enumerate("zero one two three four five six seven eight nine ten".split())
-} | {"none": "0"}
+_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBERS = {"none": "0", **{name: str(value) for value, name in enumerate(_NUMBER_WORDS)}}
 
 # A word that lacks exactly one of its apostrophes gets it back, unless that leaves a word of another meaning.
 _CONTRACTIONS = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's
-how'd how'll how's i'd've i'm i've isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't
-not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
-someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're
-there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've
-when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't
-wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
-""".split()
-# Capital letters in the public table: these are never met in a text in small letters.
-_NEVER_MET = ("i'd've", "i'm", "i've")
+how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock
+oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
+someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're there's
+they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's
+where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've
+y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
 
 
 def _spellings() -> dict[str, str]:
     spellings = {"somebody'd": "somebodyd"}  # the public table has this pair the wrong way round
-    for word in _CONTRACTIONS:
-        if word in _NEVER_MET:
-            continue
+    for word in _CONTRACTIONS.split():
         for position, character in enumerate(word):
             if character == "'":
                 spellings[word[:position] + word[position + 1 :]] = word
@@ -54,9 +48,9 @@ _SPELLINGS = _spellings()
 def normalize_word(text: str) -> str:
     """Normalises an answer as the published scripts do.
 
-    Punctuation is removed where it stands at a space, or where the text has a number with a comma; elsewhere it becomes
-    a space. Full stops go unless a digit follows, at most 32 of them. Number words become digits ("none" is 0), articles
-    go, and contractions get a missing apostrophe back.
+    A mark that stands at a space anywhere in the text is removed, as are all marks of a text that has a comma inside a
+    number; other marks become spaces. Full stops go unless a digit follows, at most 32 of them. Number words become
+    digits ("none" is 0), articles go, and contractions get a missing apostrophe back.
 
     Args:
         text: An answer; the published scripts put it in small letters first, as `legacy_words` does.

@@ -121,9 +121,7 @@ def report_scores(
     scores = score(questions.records, predictions, candidates, seed, resamples)
     legacy = score_legacy(questions.records, predictions, candidates, seed, resamples)
     classifications = classify_answers(answers)
-    overall = GroupScores(
-        len(answers), _strict(scores, classifications, seed, resamples), dict(legacy.metrics)
-    )
+    overall = GroupScores(len(answers), _strict(scores, classifications, seed, resamples), dict(legacy.metrics))
     by: dict[str, dict[str, GroupScores]] = {}
     for key, memberships in questions.groups.items():
         members: dict[str, list[int]] = defaultdict(list)
