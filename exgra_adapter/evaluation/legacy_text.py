@@ -21,7 +21,7 @@ _ARTICLES = frozenset(("a", "an", "the"))
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {"none": "0", **{name: str(value) for value, name in enumerate(_NUMBER_WORDS)}}
 
-# A word that lacks exactly one of its apostrophes gets it back, unless that leaves a word of another meaning.
+# A word that lacks exactly one of its apostrophes gets it back. Not here: what is another word without it (its, well).
 _CONTRACTIONS = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's
 how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock
