@@ -121,10 +121,10 @@ def test_different_questions_are_refused():
 
 def test_different_references_and_types_are_refused():
     other = [Record(r.id, r.image, (Turn("Organ?", "spleen"),), "OPEN") if r.id == "o3" else r for r in RECORDS]
-    with pytest.raises(ValueError, match="same reference .* 'left lung' and 'spleen' for id 'o3'"):
+    with pytest.raises(ValueError, match=r"same reference .* 'left lung' and 'spleen' for id 'o3'"):
         compare_items(items(HALF), items(HALF, other))
     other = [Record(r.id, r.image, r.turns, "OPEN") for r in RECORDS]
-    with pytest.raises(ValueError, match="same answer type .* 'CLOSED' and 'OPEN' for id 'c0'"):
+    with pytest.raises(ValueError, match=r"same answer type .* 'CLOSED' and 'OPEN' for id 'c0'"):
         compare_items(items(HALF), items(HALF, other))
 
 

@@ -112,7 +112,7 @@ def test_normalisation_equals_the_published_one(data_folder):
     ("text", "expected"),
     [
         ("The Left Lung", "left lung"),
-        ("a/b", "a b"),  # normalised after the mark became a space, "a" is an article
+        ("a/b", "b"),  # the mark becomes a space, and then "a" is an article
         ("left -right", "left right"),
         ("4,500 x-ray", "4500 xray"),
         ("x-ray", "x ray"),
@@ -126,7 +126,7 @@ def test_normalisation_equals_the_published_one(data_folder):
     ],
 )
 def test_normalisation(text, expected):
-    assert normalize_word(text) == expected.removeprefix("a ")
+    assert normalize_word(text) == expected
 
 
 def test_normalisation_removes_32_full_stops():
@@ -170,7 +170,7 @@ def test_bleu_of_the_reference_itself_is_1(sentence):
 
 
 def test_bleu_by_hand():
-    reference, prediction = "right upper lobe of lung".split(), "right upper lung".split()
+    reference, prediction = ["right", "upper", "lobe", "of", "lung"], ["right", "upper", "lung"]
     brevity = 2.718281828459045 ** (1 - 5 / 3)
     assert sentence_bleu(reference, prediction, (1,)) == pytest.approx(brevity)
     assert sentence_bleu(reference, prediction, (0, 1)) == pytest.approx(brevity / 2)
