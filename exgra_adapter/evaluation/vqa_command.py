@@ -132,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
         predictions = number_repeated_predictions(predictions) if options.allow_duplicate_ids else predictions
     report = report_scores(questions, predictions, candidates, options.seed, shown=options.metrics)
     content = report.to_json()
-    row = latex_row(report, options.name or (options.model or options.pred).stem)
+    row = latex_row(report, options.name or (options.model.name if options.model else options.pred.stem))
     if chosen is answering:
         write_json(options.output / _SCORES, content)
     if options.csv is not None:
