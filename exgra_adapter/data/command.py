@@ -37,7 +37,7 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
     parents: Sequence[argparse.ArgumentParser] = (),
 ) -> None:
-    """Adds `data check` and `data prepare`; the parsed options get a `run` that takes them and returns the exit code."""
+    """Adds `data check` and `data prepare`; parsed options get a `run` that takes them and returns the exit code."""
     data = subparsers.add_parser(
         "data", allow_abbrev=False, help="prepare public data sets, check data before training"
     )

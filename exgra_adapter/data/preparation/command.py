@@ -119,7 +119,8 @@ def _add_shared_options(parser: argparse.ArgumentParser) -> None:
         "--bad-rows",
         choices=("raise", "skip"),
         default="raise",
-        help="stop at a row that breaks the format, or skip and count it (default: %(default)s)",
+        help="stop at a row that breaks the format, or skip and count it; rows without an answer are always skipped "
+        "(default: %(default)s)",
     )
 
 
@@ -183,5 +184,5 @@ def format_summary(facts: dict[str, Any]) -> str:
         fate = "kept" if missing["kept"] else "left out"
         lines.append(f"missing images: {missing['images']}; {missing['rows']} samples without image, {fate}")
     if facts["skipped_rows"]["rows"]:
-        lines.append(f"skipped rows: {facts['skipped_rows']['rows']}")
+        lines.append(f"rows left out: {facts['skipped_rows']['rows']}")
     return "\n".join(lines)

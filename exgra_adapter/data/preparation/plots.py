@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from exgra_adapter.atomic import write_bytes
+from exgra_adapter.data.preparation.statistics import TOTALS
 
 # Okabe and Ito's colours differ for every kind of colour vision.
 _COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#D55E00"}
@@ -79,7 +80,7 @@ def _samples(axes: Axes, splits: Mapping[str, Any]) -> None:
             labels = [
                 f"{count:,}" if count > 0.08 * max(s["rows"] for s in splits.values()) else "" for count in counts
             ]
-            axes.bar_label(bars, labels, label_type="center", fontsize=10)
+            axes.bar_label(bars, labels, label_type="center", fontsize=10, color="white" if kind == "OPEN" else "black")
             left += counts
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -108,7 +109,7 @@ def _bars(axes: Axes, splits: Mapping[str, Any], key: str, title: str) -> None:
     names = [name for name, _ in total.most_common(_BARS)]
     height = 0.8 / len(splits)
     for position, (split_name, split) in enumerate(splits.items()):
-        shares = [split[key].get(name, 0) / split["turns"] for name in names]
+        shares = [split[key].get(name, 0) / split[TOTALS[key]] for name in names]
         axes.barh(np.arange(len(names)) + position * height, shares, height, color=_COLOURS[split_name], align="edge")
     axes.set_yticks(np.arange(len(names)) + 0.4, [_shorten(name) for name in names], fontsize=10)
     axes.invert_yaxis()
@@ -116,7 +117,8 @@ def _bars(axes: Axes, splits: Mapping[str, Any], key: str, title: str) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     left = len(total) - len(names)
     axes.set(
-        title=f"{title} ({left} more)" if left and key != "top_answers" else title, xlabel="share of the questions"
+        title=f"{title} ({left} more)" if left and key != "top_answers" else title,
+        xlabel="share of the samples" if TOTALS[key] == "rows" else "share of the questions",
     )
 
 

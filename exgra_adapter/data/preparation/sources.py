@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,7 +74,7 @@ def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def find_splits(source: Path, stems: dict[str, Sequence[str]], data_set: str) -> dict[str, Path]:
+def find_splits(source: Path, stems: Mapping[str, Sequence[str]], data_set: str) -> dict[str, Path]:
     """Finds the files of a data set that has one per split.
 
     Args:
