@@ -235,7 +235,11 @@ def _count(rows: list[Row]) -> dict[str, int]:
 def _settings(layout: Layout, how: Preparation) -> dict[str, Any]:
     settings = {key: value for key, value in vars(layout).items() if key != "source"}
     settings |= {key: value for key, value in vars(how).items() if key not in ("seed", "overwrite")}
-    return {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+    in_json = {Path: str, tuple: list}
+    return {
+        key: next((convert(value) for kind, convert in in_json.items() if isinstance(value, kind)), value)
+        for key, value in settings.items()
+    }
 
 
 def _describe_file(file: Path) -> dict[str, Any]:
