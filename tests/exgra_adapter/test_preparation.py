@@ -114,7 +114,7 @@ def test_vqa_rad_templates_train_and_are_no_candidates(tmp_path):
     assert json.loads((tmp_path / "out/candidates.json").read_text()) == {"0": ["left lobe", "2"]}
     assert test[1]["conversations"][1]["value"] == "Überall"
     assert read_records(tmp_path / "out/train.json")[2].answer_type == "CLOSED"
-    assert [(sample["question_type"], sample["organ"]) for sample in test] == [("SIZE", "HEAD")] * 2
+    assert [(sample["question_type"], sample["location"]) for sample in test] == [("SIZE", "HEAD")] * 2
 
 
 def test_counts_are_compared_with_the_published_ones(tmp_path):

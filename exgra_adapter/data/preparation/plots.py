@@ -37,14 +37,14 @@ _LONGEST_NAME = 24
 
 
 def plot_statistics(facts: Mapping[str, Any], path: Path) -> None:
-    """Draws samples, answer lengths, question types, modalities or organs, and answers into a PNG file.
+    """Draws samples, answer lengths, question types, modalities or body regions, and answers into a PNG file.
 
     Args:
         facts: What `prepare` writes to `statistics.json`.
         path: The file to write.
     """
     splits: dict[str, Any] = facts["splits"]
-    panels = [("question_types", "Question types"), ("modalities", "Modalities"), ("organs", "Organs")]
+    panels = [("question_types", "Question types"), ("modalities", "Modalities"), ("locations", "Body regions")]
     shown = [(key, title) for key, title in panels if any(split[key] for split in splits.values())]
     if any(split["top_answers"] for split in splits.values()):
         shown.append(("top_answers", "Most frequent answers"))

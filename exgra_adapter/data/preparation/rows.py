@@ -115,7 +115,8 @@ def vqa_sample(
         where: Opens every error: the row's place.
         answer_type: `OPEN` or `CLOSED`, in any case; None takes `CLOSED` for yes and no, else `OPEN`.
         options: Whether the question names the options yes and no where they are the options.
-        about: Further keys, left out where they are None: `question_type`, `modality`, `organ`.
+        about: Further keys, left out where they are None: such as `question_type`, `modality` and
+            `location`, by which evaluations group questions.
 
     Raises:
         UnansweredError: The answer is empty.

@@ -75,6 +75,6 @@ class Slake:
             self.options,
             question_type=text_or_none(content, "content_type"),
             modality=text_or_none(content, "modality"),
-            organ=text_or_none(content, "location"),
+            location=text_or_none(content, "location"),
         )
         return [Row(row.split, row.where, sample)]

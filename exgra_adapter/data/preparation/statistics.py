@@ -14,10 +14,15 @@ from exgra_adapter.reporting.markdown import number, percent, plain, table
 
 TOP = 20
 _SHOWN = 12
-_DISTRIBUTIONS = {"question_types": "Question types", "modalities": "Modalities", "organs": "Organs"}
-_HEADS = {"question_types": "question type", "modalities": "modality", "organs": "organ", "top_answers": "answer"}
+_DISTRIBUTIONS = {"question_types": "Question types", "modalities": "Modalities", "locations": "Body regions"}
+_HEADS = {
+    "question_types": "question type",
+    "modalities": "modality",
+    "locations": "body region",
+    "top_answers": "answer",
+}
 
-TOTALS = {"question_types": "rows", "modalities": "rows", "organs": "rows", "top_answers": "turns"}
+TOTALS = {"question_types": "rows", "modalities": "rows", "locations": "rows", "top_answers": "turns"}
 """What the counts of a distribution are a part of: the samples, or the questions in them."""
 
 
@@ -97,7 +102,7 @@ def _count_split(rows: Sequence[Row]) -> dict[str, Any]:
         "CLOSED": kinds["CLOSED"],
         "question_types": _ranked(row.sample.get("question_type") for row in rows),
         "modalities": _ranked(row.sample.get("modality") for row in rows),
-        "organs": _ranked(row.sample.get("organ") for row in rows),
+        "locations": _ranked(row.sample.get("location") for row in rows),
         "answer_words": {
             "mean": float(lengths.mean()),
             "median": float(np.median(lengths)),

@@ -79,7 +79,8 @@ class VqaRad:
             content["answer_type"],
             self.options,
             question_type=text_or_none(content, "question_type"),
-            organ=text_or_none(content, "image_organ"),
+            location=text_or_none(content, "image_organ"),
+            phrase_type=text_or_none(content, "phrase_type"),
         )
         is_template = content.get("phrase_type") == "frame"
         return [Row(row.split, row.where, sample, not is_template, bool(content.get("rephrases_test")))]
@@ -95,7 +96,7 @@ def _read_public(file: Path) -> Iterator[SourceRow]:
         row = require_keys(content, ("question", "phrase_type", *_COPIED), where)
         is_test = str(row["phrase_type"]).startswith("test_")
         number += 1
-        shared = {key: row[key] for key in _COPIED}
+        shared = {key: row[key] for key in _COPIED} | {"phrase_type": str(row["phrase_type"]).removeprefix("test_")}
         yield SourceRow("test" if is_test else "train", where, shared | {"qid": number, "question": row["question"]})
         template = text_or_none(row, "question_frame")
         if template not in (None, "NULL"):
