@@ -25,6 +25,15 @@ from exgra_adapter.data.records import read_records
 PARTIAL = Preparation(partial=True)
 
 
+@pytest.fixture(autouse=True)
+def picture(request, monkeypatch):
+    """Draws pictures only for tests that say so in their name: drawing takes most of the time."""
+    if "picture" not in request.node.name:
+        monkeypatch.setattr(
+            "exgra_adapter.data.preparation.prepare.plot_statistics", lambda facts, path: path.write_bytes(b"")
+        )
+
+
 def rad_row(qid, question="Is it big?", answer="Yes", kind="CLOSED", phrase="freeform", frame="NULL", image=None):
     return {
         "qid": qid,
@@ -334,7 +343,7 @@ def test_output_is_replaced_only_on_request_and_only_if_made_here(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "b.json", "c.json", "mine", "out"]
 
 
-def test_statistics_say_what_test_and_training_data_share(tmp_path):
+def test_statistics_and_picture_say_what_test_and_training_data_share(tmp_path):
     write(tmp_path / "s/train.json", [slake_row(1, "Is it  BIG?"), slake_row(2, "Where?", "Lung", "OPEN")])
     same_image = slake_row(3, "Is it big?") | {"img_name": "1/source.jpg"}
     write(tmp_path / "s/test.json", [same_image, slake_row(4, "Where?", "Lung | Liver", "OPEN")])
@@ -350,7 +359,7 @@ def test_statistics_say_what_test_and_training_data_share(tmp_path):
         assert min(picture.size) > 500
 
 
-def test_the_same_source_gives_the_same_bytes(tmp_path):
+def test_the_same_source_gives_the_same_bytes_and_picture(tmp_path):
     source = PathVqa(write(tmp_path / "a.json", [path_row(f"train_{n}", ("Is it?", "yes")) for n in range(9)]))
     how = Preparation(partial=True, percents=(20,), splits={"validation": 20})
     prepare(source, tmp_path / "one", how)

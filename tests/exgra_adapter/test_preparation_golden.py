@@ -14,6 +14,15 @@ from exgra_adapter.data.preparation.vqa_rad import VqaRad
 from exgra_adapter.data.records import read_records
 
 
+@pytest.fixture(autouse=True)
+def picture(request, monkeypatch):
+    """Draws pictures only for tests that say so in their name: drawing takes most of the time."""
+    if "picture" not in request.node.name:
+        monkeypatch.setattr(
+            "exgra_adapter.data.preparation.prepare.plot_statistics", lambda facts, path: path.write_bytes(b"")
+        )
+
+
 def load(path: Path):
     content = path.read_bytes()
     return json.loads(lzma.decompress(content) if path.suffix == ".xz" else content)
