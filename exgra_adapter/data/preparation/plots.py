@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from exgra_adapter.atomic import write_bytes
 from exgra_adapter.data.preparation.statistics import TOTALS
@@ -114,6 +114,7 @@ def _bars(axes: Axes, splits: Mapping[str, Any], key: str, title: str) -> None:
     axes.set_yticks(np.arange(len(names)) + 0.4, [_shorten(name) for name in names], fontsize=10)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     left = len(total) - len(names)
     axes.set(
