@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -284,5 +283,9 @@ def _folder(output: Path, overwrite: bool) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", suffix=".partial") as place:
         with complete_folder(Path(place) / "new", "prepare") as folder:
             yield folder
-        output.replace(Path(place) / "old")
-        shutil.move(str(Path(place) / "new"), output)
+        earlier = output.replace(Path(place) / "old")
+        try:
+            (Path(place) / "new").replace(output)
+        except BaseException:
+            earlier.replace(output)
+            raise
