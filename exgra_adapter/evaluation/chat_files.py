@@ -162,6 +162,9 @@ def _parse_question(content: Any, figures: Mapping[str, Mapping[str, Any]], wher
     context = content
     if not content.get("fig_caption") and content.get("pair_id") in figures:
         context = figures[content["pair_id"]]
+    text = _TAG.sub(" ", _text(content, ("text",), where)).strip()
+    if not text:
+        raise ValueError(f"{where}: key 'text' must hold a question; got {IMAGE_TAG} alone. Write the question.")
     caption = context.get("fig_caption") or ""
     if not isinstance(caption, str):
         raise ValueError(f"{where}: key 'fig_caption' must be text; got {kind_of(caption)}. Correct the value.")
@@ -174,7 +177,7 @@ def _parse_question(content: Any, figures: Mapping[str, Mapping[str, Any]], wher
     return ChatQuestion(
         id=identifier,
         image=_text(content, ("image",), where),
-        text=_TAG.sub(" ", _text(content, ("text",), where)).strip(),
+        text=text,
         reference=_text(content, _REFERENCE_KEYS, where),
         caption=caption.strip(),
         mentions=mentions,

@@ -199,6 +199,8 @@ def parse_verdict(content: Any, order: Order) -> Verdict:
         grade = content.get(name) if isinstance(content, Mapping) else None
         grade = grade if isinstance(grade, Mapping) else {}
         score = grade.get("score")
+        if isinstance(score, float) and score.is_integer():
+            score = int(score)  # 7.0 is a whole number in JSON
         if not isinstance(score, int) or isinstance(score, bool) or not LOWEST <= score <= HIGHEST:
             raise ValueError(
                 f"parse_verdict: {name} must have a whole score from {LOWEST} to {HIGHEST}; got {score!r}. "

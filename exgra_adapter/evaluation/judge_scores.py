@@ -175,6 +175,12 @@ def measure_position_bias(comparisons: Sequence[Comparison], seed: int = 0, resa
     )
 
 
+def order_leads(item: Comparison) -> tuple[int, int]:
+    """By how many points the candidate of a judged comparison leads: when the reference comes first, when it does."""
+    second, first = (item.verdicts[order] for order in ("reference_first", "candidate_first"))
+    return second.candidate - second.reference, first.candidate - first.reference
+
+
 def _score_candidate(name: str, items: Sequence[Comparison], seed: int, resamples: int) -> CandidateScores:
     def by(key: Callable[[Comparison], str]) -> dict[str, GroupScore]:
         members: dict[str, list[Comparison]] = {}
@@ -257,12 +263,6 @@ def _bootstrap(
         found.append(statistic(counts @ sums))
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
     return Estimate(float(statistic(values.sum(axis=0))), float(low), float(high), len(items))
-
-
-def order_leads(item: Comparison) -> tuple[int, int]:
-    """By how many points the candidate leads when the reference comes first, and when the candidate does."""
-    second, first = (item.verdicts[order] for order in ("reference_first", "candidate_first"))
-    return second.candidate - second.reference, first.candidate - first.reference
 
 
 def _score_pairs(item: Comparison) -> tuple[tuple[int, int], tuple[int, int]]:
