@@ -27,11 +27,11 @@ class EndpointError(ValueError):
     """The endpoint did not give what was asked for."""
 
 
-class RefusedByEndpoint(EndpointError):
+class RefusedByEndpoint(EndpointError):  # noqa: N818
     """No request can succeed: wrong key, address, model or request. The run ends."""
 
 
-class FailedItem(EndpointError):
+class FailedItem(EndpointError):  # noqa: N818
     """One item got no usable reply.
 
     Attributes:
@@ -66,7 +66,7 @@ class Reply:
     seconds: float
 
 
-class _Again(EndpointError):
+class _AgainError(EndpointError):
     """This request failed, the next may not."""
 
     def __init__(self, reason: str, wait: float | None = None, unreachable: bool = False) -> None:
@@ -74,11 +74,11 @@ class _Again(EndpointError):
         self.wait, self.unreachable = wait, unreachable
 
 
-class _Hopeless(EndpointError):
+class _HopelessError(EndpointError):
     """This item fails each time."""
 
 
-class _Adapted(EndpointError):
+class _AdaptedError(EndpointError):
     """The server does not know a part of the request; the next request is without it."""
 
 
@@ -145,11 +145,11 @@ class ChatClient:
             try:
                 attempts += 1
                 content = await self._attempt(messages, schema, name, tokens)
-            except _Adapted:
+            except _AdaptedError:
                 attempts -= 1
-            except _Hopeless as failure:
+            except _HopelessError as failure:
                 raise FailedItem(str(failure), attempts, *tokens) from None
-            except _Again as failure:
+            except _AgainError as failure:
                 if attempts >= self.settings.max_attempts:
                     if failure.unreachable and not self._answered:
                         raise RefusedByEndpoint(
@@ -159,7 +159,7 @@ class ChatClient:
                     raise FailedItem(str(failure), attempts, *tokens) from None
                 await asyncio.sleep(self._wait(attempts, failure))
             else:
-                return Reply(content, *tokens, attempts, time.monotonic() - started)
+                return Reply(content, tokens[0], tokens[1], attempts, time.monotonic() - started)
 
     async def _attempt(
         self, messages: list[dict[str, Any]], schema: dict[str, Any], name: str, tokens: list[int]
@@ -173,19 +173,19 @@ class ChatClient:
         content = message.get("content")
         reason = choice.get("finish_reason")
         if message.get("refusal") or reason == "content_filter":
-            raise _Hopeless("the model refused to answer")
+            raise _HopelessError("the model refused to answer")
         if not isinstance(content, str) or not content.strip():
-            raise _Again("an empty reply")
+            raise _AgainError("an empty reply")
         try:
             value = parse_json_object(content)
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair could not be written
         except ValueError:
             if reason == "length":
-                raise _Hopeless("the reply was cut off; a larger --max-tokens may help") from None
-            raise _Again("broken JSON in the reply") from None
+                raise _HopelessError("the reply was cut off; a larger --max-tokens may help") from None
+            raise _AgainError("broken JSON in the reply") from None
         problem = schema_problem(value, schema)
         if problem:
-            raise _Again(f"wrong schema: {problem}"[:300])
+            raise _AgainError(f"wrong schema: {problem}"[:300])
         return value
 
     def _body(self, messages: list[dict[str, Any]], schema: dict[str, Any], name: str) -> dict[str, Any]:
@@ -214,18 +214,18 @@ class ChatClient:
 
         seconds = self.settings.timeout
         try:
-            # The package's own limit is per piece of the reply, so a server that trickles would hold a request for ever.
+            # The package's own limit is per piece of the reply: a server that trickles would hold a request for ever.
             raw = await asyncio.wait_for(self._client.chat.completions.with_raw_response.create(**body), seconds)
             return str(raw.text)
         except openai.APIStatusError as error:
             raise self._judge_status(error.status_code, error.body, dict(error.response.headers), body) from None
         except (openai.APITimeoutError, asyncio.TimeoutError):
-            raise _Again(f"no reply within {seconds:g} s") from None
+            raise _AgainError(f"no reply within {seconds:g} s") from None
         except openai.APIConnectionError as error:
             kind = type(error.__cause__ or error).__name__
-            raise _Again(f"a broken connection ({kind})", unreachable=True) from None
+            raise _AgainError(f"a broken connection ({kind})", unreachable=True) from None
         except openai.APIError as error:
-            raise _Again(f"an unreadable reply ({type(error).__name__})") from None
+            raise _AgainError(f"an unreadable reply ({type(error).__name__})") from None
 
     def _judge_status(self, status: int, content: Any, headers: dict[str, str], body: dict[str, Any]) -> EndpointError:
         """Which error an answer of status 4xx or 5xx is."""
@@ -239,11 +239,11 @@ class ChatClient:
             wait = _retry_after(headers)
             if wait is not None:
                 self._not_before = max(self._not_before, time.monotonic() + wait)
-            return _Again(said, wait)
+            return _AgainError(said, wait)
         if status in (400, 422) and self._adapt(searched, body):
-            return _Adapted(said)
+            return _AdaptedError(said)
         if status in (413, 422) or (status == 400 and any(word in searched for word in _ABOUT_THE_ITEM)):
-            return _Hopeless(said)
+            return _HopelessError(said)
         cures = {
             400: "Check the options, and whether the model can chat",
             401: f"Check {KEY_VARIABLE}",
@@ -275,7 +275,7 @@ class ChatClient:
             return True
         return False
 
-    def _wait(self, attempts: int, failure: _Again) -> float:
+    def _wait(self, attempts: int, failure: _AgainError) -> float:
         wait = min(_LONGEST_WAIT, self._first_wait * 2 ** (attempts - 1)) * self._random.uniform(0.5, 1.0)
         # The random part keeps requests that were told the same time from coming back at once.
         return wait if failure.wait is None else failure.wait + self._random.uniform(0.0, self._first_wait / 4)
@@ -292,7 +292,7 @@ def _read_completion(text: str) -> tuple[dict[str, Any], tuple[int, int]]:
         counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
         choice["message"].keys()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise _Again("a reply that is no chat completion") from None
+        raise _AgainError("a reply that is no chat completion") from None
     return choice, counts
 
 

@@ -135,7 +135,7 @@ def endpoint_settings(
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Reads lines `NAME=VALUE`; `export` in front, quotes around values, comments and blank lines are understood.
+    r"""Reads lines `NAME=VALUE`; `export` in front, quotes around values, comments and blank lines are understood.
 
     Raises:
         ValueError: A line is none of these; the message has its number, not its content.
@@ -143,7 +143,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / ".env"
-        >>> _ = path.write_text('# local server\\nexport OPENAI_BASE_URL="http://localhost:8000/v1"\\n')
+        >>> _ = path.write_text('# local server\nexport OPENAI_BASE_URL="http://localhost:8000/v1"\n')
         >>> read_env_file(path)
         {'OPENAI_BASE_URL': 'http://localhost:8000/v1'}
     """
