@@ -82,14 +82,9 @@ class Presentation:
             {"role": "user", "content": json.dumps(content, ensure_ascii=False, indent=1)},
         ]
 
-    def key(self, instructions: str, judge: str) -> str:
-        """Names the request by its content, so that a changed answer, prompt or judge is never taken as judged.
-
-        Args:
-            instructions: The system message.
-            judge: The judge's name.
-        """
-        content = json.dumps([self.messages(instructions), VERDICT_SCHEMA, judge, self.candidate, self.question.id])
+    def key(self, instructions: str) -> str:
+        """Names the request by its content, so that a changed answer, question or prompt is never taken as judged."""
+        content = json.dumps([self.messages(instructions), VERDICT_SCHEMA])
         digest = hashlib.blake2b(content.encode("utf-8"), digest_size=8).hexdigest()
         return f"{self.candidate}/{self.question.id}/{self.order}/{digest}"
 

@@ -31,7 +31,6 @@ _STYLE = {
     "legend.frameon": False,
 }
 _DPI = 110
-_MOST_PANELS = 6
 _NAME_WIDTH = 30
 
 
@@ -72,8 +71,8 @@ def _relative(scores: ChatScores) -> Figure | None:
     lines = (1, 1 + len(first.kinds))
     with mpl.rc_context(_STYLE):
         count = len(scores.candidates)
-        figure = Figure(figsize=(9, 1.7 + len(rows) * (0.34 + 0.16 * count) + 0.25 * math.ceil(count / 2)))
-        figure.set_layout_engine("constrained")
+        height = 1.7 + len(rows) * (0.34 + 0.16 * count) + 0.25 * math.ceil(count / 2)
+        figure = Figure(figsize=(9, height), layout="constrained")
         axis = figure.subplots()
         for place, candidate in enumerate(scores.candidates):
             colour, marker = _SERIES[place % len(_SERIES)]
@@ -97,21 +96,21 @@ def _relative(scores: ChatScores) -> Figure | None:
         axis.set_title("Scores with 95 % intervals (number of questions)")
         axis.grid(axis="y", visible=False)
         handles, labels = axis.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        figure.legend(handles[1:] + handles[:1], labels[1:] + labels[:1], loc="outside lower center", ncols=2)
     return figure
 
 
 def _agreement(comparisons: Sequence[Comparison]) -> Figure | None:
     """One panel per candidate: its lead over the reference in one order against that in the other."""
     groups = {name: [item for item in items if item.judged] for name, items in by_candidate(comparisons).items()}
-    shown = [(name, items) for name, items in groups.items() if items][:_MOST_PANELS]
+    shown = [(name, items) for name, items in groups.items() if items]
     if not shown:
         return None
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(0.6 + 4.6 * columns if columns > 1 else 6, 0.6 + 4.6 * rows if columns > 1 else 6))
-        figure.set_layout_engine("constrained")
+        side = 4.4 if columns > 1 else 5.4
+        figure = Figure(figsize=(0.5 + side * columns, 0.5 + (side + 0.6) * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
         largest = max(max(Counter(map(order_leads, items)).values()) for _, items in shown)
         for axis, (name, items) in zip(panels, shown, strict=False):
@@ -141,7 +140,8 @@ def _draw_leads(axis: Axes, name: str, items: Sequence[Comparison], largest: int
         linewidths=0,
     )
     reverse = sum(count for (behind, ahead), count in counts.items() if behind * ahead < 0)
-    axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    ticks = range(-8, 9, 4)
+    axis.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=ticks, yticks=ticks, aspect="equal")
     axis.set_title(f"{_shorten(name)}\n{len(items)} questions, {reverse} reversed (shaded)")
     axis.text(-limit + 0.3, limit - 0.3, "above the line: first place helps", va="top", color=_GREY, fontsize=10)
 

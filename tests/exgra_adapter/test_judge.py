@@ -147,15 +147,14 @@ def test_unanswered_questions_are_not_asked() -> None:
 def test_keys_follow_from_what_is_asked() -> None:
     item = judge.Presentation(_QUESTION, "m", "Liver", "reference_first")
     keys = [
-        item.key("Grade.", "judge"),
-        item.key("Grade!", "judge"),
-        item.key("Grade.", "another"),
-        judge.Presentation(_QUESTION, "m", "Spleen", "reference_first").key("Grade.", "judge"),
-        judge.Presentation(_QUESTION, "n", "Liver", "reference_first").key("Grade.", "judge"),
-        judge.Presentation(_QUESTION, "m", "Liver", "candidate_first").key("Grade.", "judge"),
+        item.key("Grade."),
+        item.key("Grade!"),
+        judge.Presentation(_QUESTION, "m", "Spleen", "reference_first").key("Grade."),
+        judge.Presentation(_QUESTION, "n", "Liver", "reference_first").key("Grade."),
+        judge.Presentation(_QUESTION, "m", "Liver", "candidate_first").key("Grade."),
     ]
     assert len(set(keys)) == len(keys)
-    assert item.key("Grade.", "judge") == keys[0]
+    assert item.key("Grade.") == keys[0]
 
 
 def _reply(first: Any, second: Any) -> dict[str, Any]:
