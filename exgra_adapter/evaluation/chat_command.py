@@ -20,7 +20,6 @@ from exgra_adapter.evaluation.chat_files import (
     read_questions,
     to_records,
 )
-from exgra_adapter.evaluation.files import read_answers, write_answers
 from exgra_adapter.evaluation.judge import Comparison, read_instructions
 from exgra_adapter.evaluation.judge_report import JudgeUse, format_report, format_scores, item_lines, report_json
 from exgra_adapter.evaluation.judge_run import ask_judge, digest, estimate_use, stand_in
@@ -94,6 +93,12 @@ def add_parser(
         choices=("llava", "released", "chat_template"),
         help="conversation format (default: the one that each model was trained in)",
     )
+    answers.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="of a model's weights and arithmetic (default: %(default)s)",
+    )
     judge = parser.add_argument_group("judge")
     judge.add_argument("--judge", metavar="NAME", dest="model", help="name of the judging model at the endpoint")
     judge.add_argument(
@@ -132,8 +137,15 @@ def _run(options: argparse.Namespace) -> int:
             f"evaluate chat: output must not hold an earlier run; got {options.output} with {JOURNAL}. Continue it "
             "with --resume, or choose another folder."
         )
-    for name, folder in models.items():
-        candidates.append(_answer(options, questions, name, folder))
+    if models:
+        from exgra_adapter.distributed import is_main_process
+        from exgra_adapter.evaluation.sharing import evaluation_processes
+
+        with evaluation_processes():
+            candidates += _answer(options, questions, models)
+            answering_only = not is_main_process()
+        if answering_only:
+            return 0  # one process judges for all
     comparisons, use = ask_judge(
         settings,
         questions,
@@ -201,34 +213,36 @@ def _estimate(
     return 0
 
 
-def _answer(options: argparse.Namespace, questions: list[ChatQuestion], name: str, folder: Path) -> Candidate:
-    """Lets a model answer; answers of an earlier run are kept, so that their verdicts stay valid."""
-    path: Path = options.output / f"answers_{re.sub(r'[^\w.-]', '_', name)}.jsonl"
-    if options.resume and path.exists():
-        say(f"{name}: answers of an earlier run are used ({path})")
-        return candidate_from(read_answers(path), name, questions, str(path))
-    # Importing transformers takes seconds: judging answer files does without.
-    from exgra_adapter.evaluation.command import prompt_of
-    from exgra_adapter.evaluation.generate import generate_answers
-    from exgra_adapter.models import load_model
+def _answer(options: argparse.Namespace, questions: list[ChatQuestion], models: dict[str, Path]) -> list[Candidate]:
+    """Lets models answer; finished answers of an earlier run are kept, so that their verdicts stay valid."""
+    # Importing torch takes seconds: judging answer files does without.
+    from exgra_adapter.evaluation.answering import answer_questions
 
-    if not options.images.is_dir():
+    if not options.images.exists():
         raise ValueError(f"evaluate chat: images must be an existing folder; got {options.images}. Check the path.")
-    model, processor = load_model(folder)
-    predictions = generate_answers(
-        model,
-        processor,
-        to_records(questions),
-        options.images,
-        options.batch_size,
-        options.max_new_tokens,
-        prompt=options.prompt or prompt_of(folder),
-    )
-    write_answers(path, predictions)
-    failures = [prediction for prediction in predictions if prediction.error is not None]
-    if failures:
-        logger.warning("%s: %d questions have no answer; the first: %s", name, len(failures), failures[0].error)
-    return candidate_from(predictions, name, questions, str(folder))
+    candidates = []
+    for name, folder in models.items():
+        safe_name = re.sub(r"[^\w.-]", "_", name)
+        path: Path = options.output / f"answers_{safe_name}.jsonl"
+        if options.resume and path.exists():
+            candidates.append(read_candidate(path, name, questions))
+            continue
+        predictions = answer_questions(
+            folder,
+            to_records(questions),
+            options.images,
+            path,
+            options.batch_size,
+            options.max_new_tokens,
+            options.prompt,
+            options.resume,
+            precision=options.precision,
+        )
+        failures = [prediction for prediction in predictions if prediction.error is not None]
+        if failures:
+            logger.warning("%s: %d questions have no answer; the first: %s", name, len(failures), failures[0].error)
+        candidates.append(candidate_from(predictions, name, questions, str(folder)))
+    return candidates
 
 
 def _named(values: Sequence[str], option: str, options: argparse.Namespace) -> dict[str, Path]:

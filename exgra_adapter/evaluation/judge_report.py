@@ -203,8 +203,8 @@ def _bias_parts(scores: ChatScores) -> list[str]:
     return [
         table(head, rows),
         "Outcome: candidate better, equal or worse than the reference. Changed outcomes moved to the answer shown "
-        "first or to that shown second; reversed ones turned from better to worse or back. Spread: mean difference between "
-        "the two scores that one answer got.",
+        "first or to that shown second; reversed ones turned from better to worse or back. Spread: mean difference "
+        "between the two scores that one answer got.",
         table(["", *(f"candidate first: {name}" for name in OUTCOMES)], outcomes),
     ]
 
