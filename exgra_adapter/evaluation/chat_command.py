@@ -102,7 +102,7 @@ def add_parser(
     judge = parser.add_argument_group("judge")
     judge.add_argument("--judge", metavar="NAME", dest="model", help="name of the judging model at the endpoint")
     judge.add_argument(
-        "--instructions", metavar="FILE", type=Path, help="text file with instructions of your own for the judge"
+        "--instructions", metavar="FILE", type=Path, help="text file with other instructions for the judge"
     )
     judge.add_argument(
         "--seed",
@@ -179,7 +179,7 @@ def _write(
     described |= {f"candidate {name}": str(path) for name, path in sources.items()}
     described |= {f"judge's {name.replace('_', ' ')}": value for name, value in settings.describe().items()}
     described |= {
-        "instructions": f"{options.instructions or 'own'} ({digest(instructions)})",
+        "instructions": f"{options.instructions or 'built in'} ({digest(instructions)})",
         "seed of the bootstrap": options.seed,
     }
     options.output.mkdir(parents=True, exist_ok=True)

@@ -143,7 +143,14 @@ def _draw_leads(axis: Axes, name: str, items: Sequence[Comparison], largest: int
     ticks = range(-8, 9, 4)
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=ticks, yticks=ticks, aspect="equal")
     axis.set_title(f"{_shorten(name)}\n{len(items)} questions, {reverse} reversed (shaded)")
-    axis.text(-limit + 0.3, limit - 0.3, "above the line: first place helps", va="top", color=_GREY, fontsize=10)
+    axis.text(
+        -limit + 0.3,
+        limit - 0.3,
+        "above the line: first place helps\narea: number of questions",
+        va="top",
+        color=_GREY,
+        fontsize=10,
+    )
 
 
 def _label(name: str) -> str:

@@ -139,7 +139,8 @@ def format_report(scores: ChatScores, settings: dict[str, Any], use: JudgeUse, p
     if use.errors:
         common = sorted(use.errors.items(), key=lambda pair: (-pair[1], pair[0]))[:_MOST_ERRORS]
         parts.append(table(["reason for no reply", "requests"], [[reason, str(count)] for reason, count in common]))
-    parts += ["## Settings", table(["setting", "value"], [[name, str(value)] for name, value in settings.items()])]
+    rows = [[name, str(value)] for name, value in settings.items()]
+    parts += ["## Settings", table(["setting", "value"], rows, numbers=False)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -152,7 +153,7 @@ def _groups(scores: ChatScores, place: int) -> Iterator[tuple[str, GroupScore]]:
 
 
 def _score_table(scores: ChatScores, part: str) -> str:
-    head = ["candidate", "questions", "failed", "reference", "candidate", "relative", "95 % interval"]
+    head = ["candidate", "questions", "failed", "reference's score", "own score", "relative", "95 % interval"]
     head += ["failures as 0", "better / equal / worse"]
     if part != "all":
         head.insert(0, "type" if part == "kinds" else "domain")
