@@ -131,7 +131,8 @@ def _require_same_settings(path: Path, first: Entry, settings: Mapping[str, Any]
         name = changed[0]
         raise ValueError(
             f"{caller}: {name} must be the same when an interrupted run is continued ({earlier.get(name)!r} in "
-            f"{path}); got {now.get(name)!r}. Give the old settings, start anew without resuming, or choose another output."
+            f"{path}); got {now.get(name)!r}. Give the old settings, start anew without resuming, or choose another "
+            "output."
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from tqdm import tqdm
 
 from exgra_adapter.distributed import is_main_process, on_main_process, world_size
 from exgra_adapter.evaluation.journal import Entry, Journal, read_journals, remove_journals
+
+logger = logging.getLogger(__name__)
 
 _Prepared = TypeVar("_Prepared")
 # What tells models apart; reports, histories and pictures in the same folder do not.
@@ -122,22 +125,35 @@ def run_batches(
     done_before = total - sum(len(batch(start)) for start in mine)
     label = description if processes == 1 else f"{description} (process 1 of {processes})"
     shown = console_progress and is_main_process()
-    with (
-        Journal(target, process, whole) as journal,
-        ThreadPoolExecutor(max_workers=1) as ahead,
-        tqdm(total=total, initial=done_before, desc=label, unit="question", disable=not shown, leave=False) as progress,
-    ):
-        following = ahead.submit(prepare, batch(mine[0])) if mine else None
-        for position, start in enumerate(mine):
-            if following is None:
-                break
-            prepared = following.result()
-            following = ahead.submit(prepare, batch(mine[position + 1])) if position + 1 < len(mine) else None
-            results = compute(prepared)
-            journal.append({**result, "index": i} for i, result in zip(batch(start), results, strict=True))
-            progress.update(len(batch(start)))
+    try:
+        with (
+            Journal(target, process, whole) as journal,
+            ThreadPoolExecutor(max_workers=1) as ahead,
+            tqdm(
+                total=total, initial=done_before, desc=label, unit="question", disable=not shown, leave=False
+            ) as progress,
+        ):
+            following = ahead.submit(prepare, batch(mine[0])) if mine else None
+            for position, start in enumerate(mine):
+                if following is None:
+                    break
+                prepared = following.result()
+                following = ahead.submit(prepare, batch(mine[position + 1])) if position + 1 < len(mine) else None
+                results = compute(prepared)
+                journal.append({**result, "index": i} for i, result in zip(batch(start), results, strict=True))
+                progress.update(len(batch(start)))
+    except (ValueError, OSError) as error:
+        if processes > 1:  # torchrun may end this process before its error gets any further
+            logger.error("process %d: %s", process + 1, error)
+        raise
     if processes > 1:
-        dist.barrier()
+        try:
+            dist.barrier()
+        except RuntimeError as error:
+            raise OSError(
+                f"{caller}: every process must finish its share; got one that ended early, whose message says why. "
+                "Give the same command again; what was written down is not done again."
+            ) from error
     return on_main_process(finish)
 
 
