@@ -62,7 +62,7 @@ def run_batch(
     items: Iterable[Item],
     journal: Journal,
     *,
-    first_wait: float = 1.0,
+    first_wait: float | None = None,
     **options: Any,
 ) -> Summary:
     """Opens a client and does `run_all`, for code that is not asynchronous.

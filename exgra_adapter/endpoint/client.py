@@ -91,12 +91,12 @@ class ChatClient:
 
     Args:
         settings: The endpoint.
-        first_wait: Seconds before the second attempt, on average three quarters of it.
+        first_wait: Replaces that of the settings.
     """
 
-    def __init__(self, settings: EndpointSettings, first_wait: float = 1.0) -> None:
+    def __init__(self, settings: EndpointSettings, first_wait: float | None = None) -> None:
         self.settings = settings
-        self._first_wait = first_wait
+        self._first_wait = settings.first_wait if first_wait is None else first_wait
         self._random = random.Random(settings.seed)
         self._format = 0
         self._length_name = "max_tokens"

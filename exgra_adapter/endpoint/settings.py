@@ -31,6 +31,7 @@ class EndpointSettings:
         price_input: Price of a million input tokens, in any currency; None leaves costs out.
         price_output: Price of a million output tokens.
         seed: Seed of the random part of waiting times.
+        first_wait: Seconds before the second attempt, on average three quarters of it; later ones wait longer.
     """
 
     base_url: str
@@ -44,6 +45,7 @@ class EndpointSettings:
     price_input: float | None = None
     price_output: float | None = None
     seed: int = 0
+    first_wait: float = 1.0
 
     def __post_init__(self) -> None:
         _require_url(self.base_url)
@@ -59,8 +61,10 @@ class EndpointSettings:
                 raise ValueError(
                     f"EndpointSettings: {name} must be at least 1; got {getattr(self, name)}. Use a larger number."
                 )
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise ValueError(f"EndpointSettings: timeout must be above 0 seconds; got {self.timeout}. Use 60.")
+        for name in ("timeout", "first_wait"):
+            seconds = getattr(self, name)
+            if not (math.isfinite(seconds) and seconds > 0):
+                raise ValueError(f"EndpointSettings: {name} must be above 0 seconds; got {seconds}. Leave it out.")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"EndpointSettings: temperature must be at least 0; got {self.temperature}. Use 0.")
         for name in ("price_input", "price_output"):
@@ -187,6 +191,13 @@ def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
         "--max-attempts", metavar="N", type=positive, default=6, help="requests for one item (default: %(default)s)"
     )
     group.add_argument(
+        "--first-wait",
+        metavar="S",
+        type=float,
+        default=1.0,
+        help="seconds before the second attempt; the wait doubles each time (default: %(default)s)",
+    )
+    group.add_argument(
         "--timeout", metavar="S", type=float, default=60.0, help="seconds for one request (default: %(default)s)"
     )
     group.add_argument(
@@ -204,16 +215,8 @@ def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
 
 def settings_from_options(options: argparse.Namespace) -> EndpointSettings:
     """Makes settings of parsed options; see `endpoint_settings` for what the environment adds."""
-    names = (
-        "concurrency",
-        "max_attempts",
-        "timeout",
-        "temperature",
-        "max_tokens",
-        "price_input",
-        "price_output",
-        "seed",
-    )
+    names = ["concurrency", "max_attempts", "first_wait", "timeout", "temperature", "max_tokens"]
+    names += ["price_input", "price_output", "seed"]
     others = {name: getattr(options, name) for name in names}
     return endpoint_settings(model=options.model, base_url=options.endpoint, env_file=options.env_file, **others)
 
