@@ -5,10 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from exgra_adapter.evaluation import compare_command, vqa_command
+from exgra_adapter.evaluation import (
+    chat_command,
+    classify_command,
+    compare_command,
+    lmms_eval_command,
+    report_command,
+    vqa_command,
+)
 
 # Each has an `add_parser(subparsers, parents)`, and its name is the word on the command line.
-_KINDS = {"vqa": vqa_command, "compare": compare_command}
+_KINDS = {
+    "vqa": vqa_command,
+    "classify": classify_command,
+    "chat": chat_command,
+    "compare": compare_command,
+    "report": report_command,
+    "export-lmms-eval": lmms_eval_command,
+}
 
 
 def add_parser(

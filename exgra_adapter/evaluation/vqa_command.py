@@ -11,7 +11,7 @@ from pathlib import Path
 from exgra_adapter.atomic import write_json, write_text
 from exgra_adapter.console import natural, positive, say
 from exgra_adapter.data.records import Record
-from exgra_adapter.evaluation.files import Prediction, read_answers, read_candidates, write_answers
+from exgra_adapter.evaluation.files import Prediction, read_answers, read_candidates
 from exgra_adapter.evaluation.questions import number_repeated_predictions, read_questions
 from exgra_adapter.evaluation.tables import format_report, item_table, latex_row
 from exgra_adapter.evaluation.vqa_report import report_scores
@@ -59,10 +59,25 @@ def add_parser(
     model.add_argument("--model", metavar="DIR", type=Path, help="model folder (the output of exgra-med train)")
     model.add_argument("--data", metavar="FILE", type=Path, help="JSON file with the questions and reference answers")
     model.add_argument(
-        "--images", metavar="DIR", type=Path, help="folder that the image names in the data are relative to"
+        "--images", metavar="DIR", type=Path, help="folder or tar that the image names in the data are relative to"
     )
     model.add_argument(
         "--output", metavar="DIR", type=Path, help="folder for answers.jsonl and scores.json; both are replaced"
+    )
+    model.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on where an interrupted run stopped (default: yes)",
+    )
+    model.add_argument(
+        "--on-error",
+        choices=("count", "raise"),
+        default="count",
+        help="questions whose image cannot be read count as wrong, or end the run (default: %(default)s)",
+    )
+    model.add_argument(
+        "--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the model (default: %(default)s)"
     )
     model.add_argument(
         "--batch-size", metavar="N", type=positive, default=16, help="questions at once (default: %(default)s)"
@@ -126,7 +141,10 @@ def _run(options: argparse.Namespace) -> int:
     candidates = None if options.candidates is None else read_candidates(options.candidates)
     questions = read_questions(options.data or options.gt, options.by, options.allow_duplicate_ids)
     if chosen is answering:
-        predictions = _answer(options, questions.records)
+        answered = _answer(options, questions.records)
+        if answered is None:
+            return 0
+        predictions = answered
     else:
         predictions = read_answers(options.pred, options.allow_duplicate_ids)
         predictions = number_repeated_predictions(predictions) if options.allow_duplicate_ids else predictions
@@ -150,35 +168,32 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _answer(options: argparse.Namespace, records: Sequence[Record]) -> list[Prediction]:
-    # Importing transformers takes seconds: scoring an answer file does without.
-    from exgra_adapter.evaluation.generate import generate_answers
-    from exgra_adapter.models import load_model
+def _answer(options: argparse.Namespace, records: Sequence[Record]) -> list[Prediction] | None:
+    """Lets the model answer; None in the processes of torchrun that leave the rest to the first one."""
+    # Importing torch takes seconds: scoring an answer file does without.
+    from exgra_adapter.distributed import is_main_process
+    from exgra_adapter.evaluation.answering import answer_questions
+    from exgra_adapter.evaluation.sharing import evaluation_processes
 
-    if not options.images.is_dir():
-        raise ValueError(f"evaluate: images must be an existing folder; got {options.images}. Check the path.")
+    if not options.images.exists():
+        raise ValueError(f"evaluate: images must be an existing folder or tar; got {options.images}. Check the path.")
     options.output.mkdir(parents=True, exist_ok=True)
-    model, processor = load_model(options.model)
-    predictions = generate_answers(
-        model,
-        processor,
-        records,
-        options.images,
-        options.batch_size,
-        options.max_new_tokens,
-        prompt=options.prompt or _prompt_of(options.model),
-    )
-    write_answers(options.output / _ANSWERS, predictions)
+    with evaluation_processes():
+        predictions = answer_questions(
+            options.model,
+            records,
+            options.images,
+            options.output / _ANSWERS,
+            options.batch_size,
+            options.max_new_tokens,
+            options.prompt,
+            options.resume,
+            on_error=options.on_error,
+            precision=options.precision,
+        )
+        if not is_main_process():
+            return None
     failures = [prediction for prediction in predictions if prediction.error is not None]
     if failures:
         logger.warning("%d questions have no answer; the first: %s", len(failures), failures[0].error)
     return predictions
-
-
-def _prompt_of(model: Path) -> str:
-    """The format that a model was trained in, as its settings say."""
-    try:
-        settings = json.loads((model / "settings.json").read_text(encoding="utf-8"))
-        return str(settings.get("prompt", "llava"))
-    except (OSError, ValueError, AttributeError):
-        return "llava"  # a model from elsewhere
