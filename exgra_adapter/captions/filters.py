@@ -188,7 +188,7 @@ def _is_foreign(source: str, text: str) -> bool:
     letters = sum(scripts.values())
     if (
         letters
-        and known
+        and sum(known.values())
         and sum(count for script, count in scripts.items() if script not in known) > _SCRIPT_SHARE * letters
     ):
         return True
@@ -206,6 +206,8 @@ def _is_foreign(source: str, text: str) -> bool:
 
 def _scripts(text: str) -> Counter[str]:
     """Letters by script, the first word of their Unicode names; Japanese and Chinese share theirs."""
+    if text.isascii():
+        return Counter({"LATIN": sum(map(len, _WORD.findall(text)))})
     counts: Counter[str] = Counter()
     for letter in text:
         if letter.isalpha():

@@ -41,7 +41,7 @@ def write_report(
         plot_ratios(outcome, picture)
     sections = [
         f"# Extended answers for {files['input'].name}",
-        f"Model `{settings.model}`. Each file: "
+        f"Model `{settings.model}`; "
         + ", ".join(f"{label} `{file}`" for label, file in files.items())
         + ". A language model wrote the extended answers without seeing the images; they are for research, not for "
         "clinical use.",
@@ -90,7 +90,7 @@ def plot_ratios(outcome: Outcome, path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     style = {
         "font.size": 13,
@@ -115,7 +115,9 @@ def plot_ratios(outcome: Outcome, path: Path) -> None:
         axes.axvline(2, color=_GREY, linestyle="--", linewidth=1.2, label="limit for answers of three words and more")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator([0.25, 0.5, 1, 2, 4, 8, 16, 32, 64]))
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="words of the extended answer per word of the answer", ylabel="replies", xlim=(0.25, 64))
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=11)
