@@ -32,7 +32,10 @@ SCHEMA: dict[str, Any] = {
 }
 """Every reply has a critique of the answer, which makes the model think first, and the extended answer."""
 
-_SHORT_WORDS, _SHORT_LIMIT, _FACTOR = 2, 20, 2
+SHORT_LIMIT = 20
+"""Longest extended answer in words for answers of one or two words."""
+
+_SHORT_WORDS, _FACTOR = 2, 2
 _CRITIQUE_TOKENS, _MESSAGE_TOKENS = 120, 4
 _BYTES_PER_TOKEN = 4.0
 
@@ -121,7 +124,7 @@ def word_limit(answer: str) -> int:
         (20, 6, 60)
     """
     words = count_words(answer)
-    return _SHORT_LIMIT if words <= _SHORT_WORDS else _FACTOR * words
+    return SHORT_LIMIT if words <= _SHORT_WORDS else _FACTOR * words
 
 
 def messages_for(question: str, answer: str, system_prompt: str) -> list[dict[str, Any]]:
