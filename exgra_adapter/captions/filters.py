@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-from exgra_adapter.captions.requests import count_words, word_limit
+from exgra_adapter.captions.requests import SHORT_LIMIT, count_words, word_limit
 from exgra_adapter.captions.words import NEGATIONS, NUMBER_WORDS, REFUSAL, STOP_WORDS, TERM, TERMS, VERDICTS
 
 CHECKS: dict[str, str] = {
@@ -19,13 +19,15 @@ CHECKS: dict[str, str] = {
     "verdict": "yes or no at the start is gone or turned around",
     "negation": "a finding became its absence, or the other way round",
     "numbers": "a number of the answer is missing",
-    "terms": "too many medical terms of the answer are missing",
+    "terms": "too many medical terms of the answer are missing, or words of a short one or of one without terms",
 }
 """The checks in their order, with what a rejected text has done; the first that fails is counted."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", re.UNICODE)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_PRONOUN = re.compile(r"\bone (?=can|may|could|sees|would|should)", re.IGNORECASE)
 _SCRIPT_SHARE = 0.15
+_SHORT_WORDS = 3
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def rejection(question: str, answer: str, text: str, limits: Limits | None = Non
         return "language"
     if words < limits.shortest * answer_words:
         return "too_short"
-    if words > limits.longest * word_limit(answer):
+    # A sentence of a few words is no burden, even where the answer has three and the limit is six.
+    if words > max(SHORT_LIMIT, limits.longest * word_limit(answer)):
         return "too_long"
     verdict = _verdict(answer)
     if verdict is not None and _first_word(text) != verdict:
@@ -105,6 +108,8 @@ def rejection(question: str, answer: str, text: str, limits: Limits | None = Non
     if not numbers(re.sub(r"(?i)\bone\b", "", answer)) <= numbers(text):
         return "numbers"
     terms = medical_terms(answer)
+    if not terms or answer_words <= _SHORT_WORDS:
+        terms |= _content_words(answer)
     if terms and len(terms & _stems(text)) < _least_kept(len(terms), limits.kept_terms):
         return "terms"
     return None
@@ -134,7 +139,7 @@ def numbers(text: str) -> set[str]:
         >>> sorted(numbers("two lesions of 1,5 cm on T2"))
         ['1.5', '2']
     """
-    words = map(str.lower, _WORD.findall(text))
+    words = map(str.lower, _WORD.findall(_PRONOUN.sub("", text)))
     return {number.replace(",", ".") for number in _NUMBER.findall(text)} | {
         NUMBER_WORDS[word] for word in words if word in NUMBER_WORDS
     }
@@ -143,6 +148,13 @@ def numbers(text: str) -> set[str]:
 def length_ratio(answer: str, text: str) -> float:
     """Words of the extended answer for each word of the answer."""
     return count_words(text) / max(1, count_words(answer))
+
+
+def _content_words(answer: str) -> set[str]:
+    """Stands in for medical terms: the words that are no function words."""
+    words = (word.lower() for word in _WORD.findall(answer))
+    functional = STOP_WORDS["en"] | NEGATIONS | {*VERDICTS, *NUMBER_WORDS}
+    return {_stem(word) for word in words if len(word) > 2 and word not in functional}
 
 
 def _least_kept(count: int, share: float) -> float:
@@ -188,7 +200,7 @@ def _is_foreign(source: str, text: str) -> bool:
     letters = sum(scripts.values())
     if (
         letters
-        and known
+        and sum(known.values())
         and sum(count for script, count in scripts.items() if script not in known) > _SCRIPT_SHARE * letters
     ):
         return True
@@ -206,6 +218,8 @@ def _is_foreign(source: str, text: str) -> bool:
 
 def _scripts(text: str) -> Counter[str]:
     """Letters by script, the first word of their Unicode names; Japanese and Chinese share theirs."""
+    if text.isascii():
+        return Counter({"LATIN": sum(map(len, _WORD.findall(text)))})
     counts: Counter[str] = Counter()
     for letter in text:
         if letter.isalpha():

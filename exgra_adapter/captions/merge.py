@@ -43,6 +43,7 @@ class Outcome:
         filled: Pairs filled by template.
         same: Good extended answers that say nothing more than the answer.
         reasons: Why items failed, by how it begins; rare reasons are one.
+        failed_keys: The first failed items of each reason.
         examples: A few rejected texts of each check, as key, answer and text.
         ratios: Good and rejected texts by length ratio, between the edges `RATIO_EDGES`, with the extremes in the outer
             bins: shape (2, number of bins).
@@ -60,6 +61,7 @@ class Outcome:
     filled: int = 0
     same: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    failed_keys: dict[str, list[str]] = field(default_factory=dict)
     examples: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
     ratios: np.ndarray = field(default_factory=lambda: np.zeros((2, len(RATIO_EDGES) - 1), dtype=np.int64))
 
@@ -133,7 +135,11 @@ def _good_text(key: str, turn: Turn, index: JournalIndex, limits: Limits, outcom
         outcome.failed += 1
         reason = str(entry.get("reason", "no reason"))[:_REASON_LENGTH]
         known = reason in outcome.reasons or len(outcome.reasons) < _REASONS
-        outcome.reasons[reason if known else "other reasons"] += 1
+        reason = reason if known else "other reasons"
+        outcome.reasons[reason] += 1
+        keys = outcome.failed_keys.setdefault(reason, [])
+        if len(keys) < _EXAMPLES:
+            keys.append(key)
         return None
     text = one_line(entry["content"]["revision"])
     check = rejection(turn.question, turn.answer, text, limits)

@@ -41,7 +41,7 @@ def write_report(
         plot_ratios(outcome, picture)
     sections = [
         f"# Extended answers for {files['input'].name}",
-        f"Model `{settings.model}`. Each file: "
+        f"Model `{settings.model}`; "
         + ", ".join(f"{label} `{file}`" for label, file in files.items())
         + ". A language model wrote the extended answers without seeing the images; they are for research, not for "
         "clinical use.",
@@ -49,7 +49,8 @@ def write_report(
         table(["", "number", "share"], _counts(outcome)),
         "## Rejected replies",
         f"Each reply is counted at the first check that it fails. Limits: at most {limits.longest:g} times the word "
-        f"limit, at least {limits.shortest:g} times the answer, {percent(limits.kept_terms)} of medical terms kept.",
+        f"limit (20 words always pass), at least {limits.shortest:g} times the answer, "
+        f"{percent(limits.kept_terms)} of medical terms kept.",
         table(
             ["check", "a rejected reply is or has", "number", "share of replies"],
             [
@@ -67,9 +68,13 @@ def write_report(
     if outcome.examples:
         sections += ["Examples:", table(["check", "item", "answer", "reply"], _examples(outcome), numbers=False)]
     if outcome.failed or outcome.missing:
-        rows = [[reason, number(count)] for reason, count in outcome.reasons.most_common()]
-        rows += [["not asked yet", number(outcome.missing)]] if outcome.missing else []
-        sections += ["## Items without a reply", table(["reason", "number"], rows)]
+        rows = [
+            [reason, number(count), ", ".join(outcome.failed_keys[reason])]
+            for reason, count in outcome.reasons.most_common()
+        ]
+        rows += [["not asked yet", number(outcome.missing), ""]] if outcome.missing else []
+        sections += ["## Items without a reply", table(["reason", "number", "first items"], rows, numbers=False)]
+        sections.append("An item is called SAMPLE.TURN, both counted from 0; the journal has all of them.")
         sections.append("Ask for them again with `--resume --retry-failed`.")
     cost = settings.cost(index.input_tokens, index.output_tokens)
     sections += [
@@ -90,7 +95,7 @@ def plot_ratios(outcome: Outcome, path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     style = {
         "font.size": 13,
@@ -112,10 +117,14 @@ def plot_ratios(outcome: Outcome, path: Path) -> None:
             color=_ORANGE,
             label=f"rejected ({rejected.sum():,})",
         )
-        axes.axvline(2, color=_GREY, linestyle="--", linewidth=1.2, label="limit for answers of three words and more")
+        axes.axvline(
+            2, color=_GREY, linestyle="--", linewidth=1.2, label="limit that the model is told, from three words on"
+        )
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator([0.25, 0.5, 1, 2, 4, 8, 16, 32, 64]))
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="words of the extended answer per word of the answer", ylabel="replies", xlim=(0.25, 64))
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=11)

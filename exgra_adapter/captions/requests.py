@@ -32,7 +32,10 @@ SCHEMA: dict[str, Any] = {
 }
 """Every reply has a critique of the answer, which makes the model think first, and the extended answer."""
 
-_SHORT_WORDS, _SHORT_LIMIT, _FACTOR = 2, 20, 2
+SHORT_LIMIT = 20
+"""Longest extended answer in words for answers of one or two words."""
+
+_SHORT_WORDS, _FACTOR = 2, 2
 _CRITIQUE_TOKENS, _MESSAGE_TOKENS = 120, 4
 _BYTES_PER_TOKEN = 4.0
 
@@ -107,6 +110,8 @@ def count_words(text: str) -> int:
         >>> count_words("left lower lobe"), count_words("脾脏位于左上腹部")
         (3, 4)
     """
+    if text.isascii():
+        return len(text.split())
     signs = sum("\u2e80" <= letter <= "\ud7af" for letter in text)
     return sum(not word[0] >= "\u2e80" for word in text.split()) + (signs + 1) // 2
 
@@ -119,7 +124,7 @@ def word_limit(answer: str) -> int:
         (20, 6, 60)
     """
     words = count_words(answer)
-    return _SHORT_LIMIT if words <= _SHORT_WORDS else _FACTOR * words
+    return SHORT_LIMIT if words <= _SHORT_WORDS else _FACTOR * words
 
 
 def messages_for(question: str, answer: str, system_prompt: str) -> list[dict[str, Any]]:

@@ -56,8 +56,8 @@ STOP_WORDS = {
     "en": _words("the is are was were of in on and this that with there it by to from an has have which as at"),
     "de": _words("der die das ist sind und ein eine einen im mit auf von dem den nicht des auch wird bei zu"),
     "fr": _words("le la les est sont et un une dans avec des du sur par ce cette il elle pas qui aux"),
-    "es": _words("el la los las es son y un una en con del por que se de al no hay esta este"),
-    "it": _words("il lo la gli è sono e un una nel nella con del della di che per non si questa questo"),
-    "pt": _words("o os as é são e um uma no na com do da dos das que não em por esta este"),
+    "es": _words("el la los las es son y un una en con del por que se de al hay esta este"),
+    "it": _words("il lo la gli è sono e un una nel nella con del della di che non si questa questo"),
+    "pt": _words("o os é são e um uma na com da dos das que não em por esta este"),
 }
-"""Words that tell a language, for those that share the Latin script."""
+"""Words that tell a language, for those that share the Latin script; none that English has too."""

@@ -103,6 +103,7 @@ def test_300_pairs_against_all_faults(tmp_path: Path, capfd: pytest.CaptureFixtu
     report = (tmp_path / "out.report.md").read_text()
     assert "| good replies | 299 | 99.7 % |" in report
     assert "maximum context length" in report
+    assert "| 1 | 9.1 |" in report
     assert (tmp_path / "out.report.png").stat().st_size > 5000
 
     with server() as endpoint:
@@ -227,7 +228,7 @@ ANSWERS = {
     "benign cyst": ("The finding is a malignant cyst.", "terms"),
     "yes": ("Yes, the heart is enlarged.", None),
     "no": ("No pleural effusion is seen.", None),
-    "No": ("The image shows a mass.", "verdict"),
+    "No.": ("The image shows a mass.", "verdict"),
     "No acute fracture": ("There is an acute fracture.", "negation"),
     "lesion of 2.5 cm": ("The lesion is 3.5 cm wide.", "numbers"),
     "liver": ("I'm sorry, but I cannot see the liver.", "refusal"),
@@ -241,6 +242,11 @@ ANSWERS = {
     "α-synuclein": ("The staining shows α-synuclein.", None),
     "kidneys": ("The kidney is shown.", None),
     "1": ("There is one lesion.", None),
+    "Medical therapy, supportive therapy": ("The organ system can be identified as the chest.", "terms"),
+    "1 ": ("Here one can see the liver.", "numbers"),
+    "transverse plane": ("The image shows the coronal plane.", "terms"),
+    "right temporal lobe": ("The lesion is seen in the right temporal lobe of the brain.", None),
+    "No": ('No, judging by this image, to the question "do the lungs look normal".', None),
     "": ("", "empty"),
 }
 

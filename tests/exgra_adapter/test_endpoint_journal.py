@@ -70,10 +70,10 @@ def test_a_broken_line_in_the_middle_is_refused_with_its_number(tmp_path: Path) 
     lines = make(path, 4).splitlines(keepends=True)
     for broken in (b"{]\n", b'{"key": 3}\n', b"\xff\n", b"\n"):
         path.write_bytes(b"".join([*lines[:2], broken, *lines[2:]]))
-        with pytest.raises(ValueError, match="line 3 of .*Remove that line"):
+        with pytest.raises(ValueError, match=r"line 3 of .*Remove that line"):
             Journal(path, RUN, resume=True)
     path.write_text('{"id": 1}\n')
-    with pytest.raises(ValueError, match="line 1 of .* must describe the run"):
+    with pytest.raises(ValueError, match=r"line 1 of .* must describe the run"):
         Journal(path, RUN, resume=True)
     assert path.read_text() == '{"id": 1}\n'
 
