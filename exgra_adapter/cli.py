@@ -1,4 +1,4 @@
-"""The command `exgra-med`: demo, train, evaluate, data, convert, export."""
+"""The command `exgra-med`: demo, train, evaluate, caption, data, convert, export."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _EPILOG = """\
 Start with the demo: it draws a small synthetic data set, trains with and without the alignment and writes a report.
   exgra-med demo
 Then train on data of your own:
+  exgra-med data prepare vqa-rad SOURCE --images images --output data/vqa_rad
+  exgra-med caption train.json --endpoint URL --model NAME --output extended.json
   exgra-med data check train.json --images images
   exgra-med train stage2 --data train.json --images images --output runs/stage2 --set extender=template
   exgra-med evaluate vqa --model runs/stage2 --data test.json --images images --output runs/stage2/test
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from exgra_adapter import export_command as export
     from exgra_adapter import train_command as training
+    from exgra_adapter.captions import command as captions
     from exgra_adapter.conversion import command as conversion
     from exgra_adapter.data import command as data
     from exgra_adapter.evaluation import command as evaluation
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    names = "{demo,train,evaluate,data,convert,export}"
+    names = "{demo,train,evaluate,caption,data,convert,export}"
     subparsers = parser.add_subparsers(title="commands", required=True, metavar=names)
 
     demo = subparsers.add_parser(
@@ -85,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
     training.add_parser(subparsers, parents=[common])
     evaluation.add_parser(subparsers, parents=[common])
+    captions.add_parser(subparsers, parents=[common])
     data.add_parser(subparsers, parents=[common])
     conversion.add_parser(subparsers, parents=[common])
     export.add_parser(subparsers, parents=[common])

@@ -1,4 +1,4 @@
-"""The command `exgra-med data check`: what is wrong with a data set, before training depends on it."""
+"""The command `exgra-med data`: what is wrong with a data set, before training depends on it; public data sets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from exgra_adapter.atomic import write_json
 from exgra_adapter.console import complain, natural, positive, say
+from exgra_adapter.data.preparation import command as preparation
 
 if TYPE_CHECKING:
     from exgra_adapter.data.check import DataReport
@@ -36,9 +37,12 @@ def add_parser(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
     parents: Sequence[argparse.ArgumentParser] = (),
 ) -> None:
-    """Adds `data check`; the parsed options get a `run` that takes them and returns the exit code."""
-    data = subparsers.add_parser("data", allow_abbrev=False, help="check a data set before training")
-    kinds = data.add_subparsers(title="what to do with the data", required=True, metavar="{check}")
+    """Adds `data check` and `data prepare`; parsed options get a `run` that takes them and returns the exit code."""
+    data = subparsers.add_parser(
+        "data", allow_abbrev=False, help="prepare public data sets, check data before training"
+    )
+    kinds = data.add_subparsers(title="what to do with the data", required=True, metavar="{check,prepare}")
+    preparation.add_parser(kinds, parents)
     check = kinds.add_parser(
         "check",
         parents=list(parents),

@@ -51,8 +51,12 @@ def write_answers(path: Path, predictions: Iterable[Prediction]) -> None:
     write_json_lines(path, lines)
 
 
-def read_answers(path: Path) -> list[Prediction]:
+def read_answers(path: Path, allow_duplicate_ids: bool = False) -> list[Prediction]:
     """Reads an answer file. Blank lines are ignored; ids and texts may be numbers.
+
+    Args:
+        path: the file.
+        allow_duplicate_ids: accept lines that answer the same question id and turn.
 
     Raises:
         ValueError: the file does not exist, or a line is not a JSON object, lacks a key, has a value of the wrong type,
@@ -74,7 +78,7 @@ def read_answers(path: Path) -> list[Prediction]:
             continue
         prediction = _parse(line, f"read_answers: {path}, line {number}")
         key = (prediction.id, prediction.turn)
-        if key in lines:
+        if key in lines and not allow_duplicate_ids:
             raise ValueError(
                 f"read_answers: {path}, line {number} must answer a new question; got question_id {prediction.id!r}, "
                 f"turn {prediction.turn}, answered in line {lines[key]} already. Remove one of the two lines."

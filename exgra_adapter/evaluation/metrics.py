@@ -14,15 +14,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exgra_adapter.data.records import Record
 from exgra_adapter.evaluation.files import Prediction
-
-AnswerType = Literal["OPEN", "CLOSED"]
+from exgra_adapter.evaluation.pairing import Answer, AnswerType, pair_answers
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['\u2019][^\W_]+)*")
 _OPTIONS = re.compile(r"\[([^\[\]]*,[^\[\]]*)\]")
@@ -149,12 +147,33 @@ def closed_accuracy(reference: str, prediction: str, question: str = "") -> floa
     expected, said = words(reference), words(prediction)
     if not expected:
         return exact_match(reference, prediction)
-    options = _options(expected, question)
-    if not options:
-        return float(_find(expected, said) >= 0)
-    # Longer options first, so that "upper left" is not read as "left" where both begin at the same word.
+    return float(first_mentioned(closed_options(reference, question) or [expected], said) == expected)
+
+
+def closed_options(reference: str, question: str = "") -> list[list[str]]:
+    """The answers that a closed question leaves to choose from, as words; empty where they are not known.
+
+    Example:
+        >>> closed_options("yes"), closed_options("left", "Which side? [left, right]"), closed_options("left")
+        ([['yes'], ['no']], [['left'], ['right']], [])
+    """
+    expected = words(reference)
+    for listed in _OPTIONS.findall(question):
+        options = [words(option) for option in listed.split(",")]
+        if expected in options:
+            return [option for option in options if option]
+    return [[word] for word in _YES_NO] if len(expected) == 1 and expected[0] in _YES_NO else []
+
+
+def first_mentioned(options: Iterable[list[str]], said: list[str]) -> list[str] | None:
+    """Returns the option whose run of words occurs first; of several at one place the longest; None without any.
+
+    Example:
+        >>> first_mentioned([["left"], ["upper", "left"], ["upper"]], words("In the upper left lobe."))
+        ['upper', 'left']
+    """
     found = [(at, -len(option), option) for option in options if (at := _find(option, said)) >= 0]
-    return float(bool(found) and min(found)[2] == expected)
+    return min(found)[2] if found else None
 
 
 def closest_candidate_accuracy(reference: str, prediction: str, candidates: Iterable[str]) -> float:
@@ -199,25 +218,7 @@ def score(
         >>> score([record], [Prediction("7", 0, "Which organ?", "liver", "The liver.")]).open_recall.value
         1.0
     """
-    said = _by_question(predictions)
-    items = []
-    for record in records:
-        for position, turn in enumerate(record.turns):
-            prediction = said.pop((record.id, position), None)
-            answer_type = record.answer_type or ("CLOSED" if words(turn.answer) in (["yes"], ["no"]) else "OPEN")
-            text = None if prediction is None else prediction.prediction
-            item = ItemScore(record.id, position, answer_type, text is None, 0.0, 0.0)
-            if answer_type == "OPEN" and candidates is not None:
-                item = replace(item, candidate=0.0)
-            items.append(item if text is None else _score_answer(item, turn.question, turn.answer, text, candidates))
-    if not items:
-        raise ValueError("score: records must hold at least one question; got none. Pass the records of the test file.")
-    if said:
-        name, position = next(iter(said))
-        raise ValueError(
-            f"score: predictions must answer questions of the data file; got {len(said)} that do not, the first with "
-            f"id {name!r}, turn {position}. Check that the answers were made from this data file."
-        )
+    items = [_score_answer(answer, candidates) for answer in pair_answers(records, predictions)]
     return _summarise(items, seed, resamples)
 
 
@@ -265,37 +266,40 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _by_question(predictions: Sequence[Prediction]) -> dict[tuple[str, int], Prediction]:
-    said: dict[tuple[str, int], Prediction] = {}
-    for prediction in predictions:
-        key = (prediction.id, prediction.turn)
-        if key in said:
-            raise ValueError(
-                f"score: predictions must answer each question once; got id {prediction.id!r}, turn {prediction.turn} "
-                "twice. Remove one of the two answers."
-            )
-        said[key] = prediction
-    return said
+def estimate_mean(groups: Sequence[NDArray[np.float64]], seed: int = 0, resamples: int = 2000) -> Estimate:
+    """The mean of the groups' means with its interval, as `bootstrap_interval` finds it.
+
+    Example:
+        >>> estimate_mean([np.ones(3), np.zeros(1)]).value
+        0.5
+    """
+    value = float(np.mean([group.mean() for group in groups]))
+    low, high = bootstrap_interval(groups, seed, resamples)
+    return Estimate(value, low, high, sum(len(group) for group in groups))
 
 
-def _score_answer(
-    item: ItemScore, question: str, reference: str, text: str, candidates: Sequence[str] | None
-) -> ItemScore:
-    exact = exact_match(reference, text)
-    if item.answer_type == "CLOSED":
-        return replace(item, exact=exact, correct=closed_accuracy(reference, text, question))
-    candidate = None if candidates is None else closest_candidate_accuracy(reference, text, candidates)
-    return replace(item, exact=exact, correct=unique_token_recall(reference, text), candidate=candidate)
+def _score_answer(answer: Answer, candidates: Sequence[str] | None) -> ItemScore:
+    closed, text = answer.answer_type == "CLOSED", answer.prediction
+    no_candidate = None if closed or candidates is None else 0.0
+    item = ItemScore(answer.id, answer.turn, answer.answer_type, text is None, 0.0, 0.0, no_candidate)
+    if text is None:
+        return item
+    exact = exact_match(answer.reference, text)
+    if closed:
+        return replace(item, exact=exact, correct=closed_accuracy(answer.reference, text, answer.question))
+    if candidates is not None:
+        item = replace(item, candidate=closest_candidate_accuracy(answer.reference, text, candidates))
+    return replace(item, exact=exact, correct=unique_token_recall(answer.reference, text))
 
 
 def _summarise(items: list[ItemScore], seed: int, resamples: int) -> Scores:
     def estimate(*groups: list[float]) -> Estimate | None:
-        return _estimate([np.array(group) for group in groups], seed, resamples) if all(groups) else None
+        return estimate_mean([np.array(group) for group in groups], seed, resamples) if all(groups) else None
 
     open_items = [item.correct for item in items if item.answer_type == "OPEN"]
     closed_items = [item.correct for item in items if item.answer_type == "CLOSED"]
     return Scores(
-        exact_match=_estimate([np.array([item.exact for item in items])], seed, resamples),
+        exact_match=estimate_mean([np.array([item.exact for item in items])], seed, resamples),
         open_recall=estimate(open_items),
         closed_accuracy=estimate(closed_items),
         summary=estimate(open_items, closed_items),
@@ -303,21 +307,6 @@ def _summarise(items: list[ItemScore], seed: int, resamples: int) -> Scores:
         failed=sum(item.failed for item in items),
         items=tuple(items),
     )
-
-
-def _estimate(groups: list[NDArray[np.float64]], seed: int, resamples: int) -> Estimate:
-    value = float(np.mean([group.mean() for group in groups]))
-    low, high = bootstrap_interval(groups, seed, resamples)
-    return Estimate(value, low, high, sum(len(group) for group in groups))
-
-
-def _options(expected: list[str], question: str) -> list[list[str]]:
-    """The answers to choose from, as words; empty where they are not known."""
-    for listed in _OPTIONS.findall(question):
-        options = [words(option) for option in listed.split(",")]
-        if expected in options:
-            return [option for option in options if option]
-    return [[word] for word in _YES_NO] if expected[0] in _YES_NO and len(expected) == 1 else []
 
 
 def _find(run: list[str], text: list[str]) -> int:

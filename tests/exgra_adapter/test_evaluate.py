@@ -1,5 +1,6 @@
 """Answer files, generation and the command `exgra-med evaluate vqa`."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from exgra_adapter.cli import main
 from exgra_adapter.data.records import Record, Turn, write_records
 from exgra_adapter.evaluation.files import Prediction, read_answers, read_candidates, write_answers
 from exgra_adapter.evaluation.generate import generate_answers
+from exgra_adapter.evaluation.questions import read_questions
 from exgra_adapter.models import build_tiny_model, load_model
 
 QUESTIONS = ["Which organ is shown?", "Is a lesion visible?", "What?", "On which side of the picture are the lesions?"]
@@ -157,6 +159,100 @@ def test_command_scores_an_answer_file(setting, tmp_path, capsys):
     assert scores["open_candidates"]["value"] == pytest.approx(1 / 3)
     assert evaluate(*options, "--json", "-") == 0
     assert json.loads(capsys.readouterr().out) == scores
+
+
+@pytest.fixture
+def typed(tmp_path):
+    """Three questions with types, and answers to two of them, one with a comma, a quote and a line end."""
+    samples = [
+        {"id": 1, "question_type": "PRES", "answer_type": "CLOSED", "conversations": turn("Lesion?", "no")},
+        {"id": 2, "question_type": "ORGAN, POS", "answer_type": "OPEN", "conversations": turn("Où?", "left lung")},
+        {"id": 3, "modality": "CT", "answer_type": "OPEN", "conversations": turn("What?", "liver")},
+    ]
+    (tmp_path / "test.json").write_text(json.dumps([{"image": "a.png", **sample} for sample in samples]))
+    answers = [{"question_id": 1, "text": "It is normal."}, {"question_id": 2, "text": 'left, "left"\nlung'}]
+    return ["--gt", tmp_path / "test.json", "--pred", write(tmp_path / "answers.jsonl", *answers)]
+
+
+def turn(question, answer):
+    return [{"from": "human", "value": f"{question} <image>"}, {"from": "gpt", "value": answer}]
+
+
+def test_command_shows_strict_and_published_scores_side_by_side(typed, tmp_path, capsys):
+    assert evaluate(*typed, "--json", tmp_path / "scores.json", "--latex") == 0
+    table = capsys.readouterr().out
+    for text in ("strict", "published scripts", "macro-F1", "question_type", "modality", "ORGAN", "unknown", "TN 1"):
+        assert text in table
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["closed_accuracy"]["value"] == scores["strict"]["metrics"]["closed_accuracy"]["value"] == 0
+    assert scores["legacy"]["metrics"]["closed_accuracy"]["value"] == 1
+    assert scores["strict"]["failed"] == 1
+    assert scores["strict"]["by"]["question_type"]["POS"]["open_recall"]["value"] == 1
+    assert scores["legacy"]["by"]["modality"]["CT"]["recall"]["value"] == 0
+    assert [len(scores[kind]["items"]) for kind in ("strict", "legacy")] == [3, 3]
+    row = table.splitlines()[-1]
+    assert row.startswith("answers & 50.0 & 0.0 & 25.0 &")
+    assert row.endswith(r"& 50.0 & 100.0 & 75.0 \\")
+
+
+@pytest.mark.parametrize(("chosen", "left_out"), [("strict", "legacy"), ("legacy", "strict")])
+def test_command_shows_one_kind_of_scores(typed, tmp_path, capsys, chosen, left_out):
+    assert evaluate(*typed, "--metrics", chosen, "--json", tmp_path / "s.json", "--csv", tmp_path / "s.csv") == 0
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert chosen in scores
+    assert left_out not in scores
+    head = (tmp_path / "s.csv").read_text().splitlines()[0]
+    assert f"{chosen}_exact_match" in head
+    assert f"{left_out}_" not in head
+    assert ("published scripts" in capsys.readouterr().out) == (chosen == "legacy")
+
+
+def test_csv_has_a_row_per_question(typed, tmp_path):
+    assert evaluate(*typed, "--csv", tmp_path / "items.csv", "--latex", tmp_path / "row.tex", "--name", "a_b & c") == 0
+    with (tmp_path / "items.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["1", "2", "3"]
+    assert rows[1]["prediction"] == 'left, "left"\nlung'
+    assert rows[1]["question_type"] == "ORGAN, POS"
+    assert (rows[0]["strict_correct"], rows[0]["legacy_closed_accuracy"], rows[0]["legacy_recall"]) == (
+        "0.0",
+        "1.0",
+        "",
+    )
+    assert (rows[2]["failed"], rows[2]["prediction"], rows[2]["strict_class_said"]) == ("1", "", "")
+    comment, row = (tmp_path / "row.tex").read_text().splitlines()
+    assert row.startswith(r"a\_b \& c & ")
+    assert comment.count("&") == row.count("&") - 1
+
+
+def test_by_chooses_the_groups(typed, tmp_path, capsys):
+    assert evaluate(*typed, "--by", "modality", "--json", tmp_path / "s.json") == 0
+    assert list(json.loads((tmp_path / "s.json").read_text())["strict"]["by"]) == ["modality"]
+    capsys.readouterr()
+    assert evaluate(*typed, "--by", "organ") == 1
+    assert "got 'organ'. Choose from ['answer_type'" in capsys.readouterr().err
+
+
+def test_repeated_ids_are_told_apart_by_their_order(tmp_path, capsys):
+    samples = [{"id": "x", "image": "a.png", "conversations": turn("?", text)} for text in ("yes", "liver", "no")]
+    (tmp_path / "test.json").write_text(json.dumps(samples))
+    lines = [{"question_id": "x", "text": text} for text in ("yes", "liver", "yes")]
+    options = ["--gt", tmp_path / "test.json", "--pred", write(tmp_path / "answers.jsonl", *lines)]
+    assert evaluate(*options) == 1
+    assert "--allow-duplicate-ids" in capsys.readouterr().err
+    assert evaluate(*options, "--allow-duplicate-ids", "--json", "-") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert [(item["id"], item["correct"]) for item in scores["items"]] == [("x", 1), ("x#2", 1), ("x#3", 0)]
+
+
+def test_questions_are_sorted_by_the_keys_of_published_files(data_folder):
+    questions = read_questions(data_folder / "eval_golden" / "vqa_rad_451" / "test.json")
+    assert list(questions.groups) == ["question_type"]
+    kinds = questions.groups["question_type"]
+    assert len(kinds) == len(questions.records) == 451
+    assert sum("PRES" in names for names in kinds) == 171
+    repeated = read_questions(data_folder / "medvqa" / "pathvqa" / "test_w_options_new.json", allow_duplicate_ids=True)
+    assert len({item.id for item in repeated.records}) == len(repeated.records) == 400
 
 
 def test_command_answers_and_scores(setting, tmp_path, capsys):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from exgra_adapter.data.records import Record, Turn
 from exgra_adapter.evaluation.files import Prediction
+from exgra_adapter.evaluation.macro_f1 import Classification, classify_answers, macro_f1
 from exgra_adapter.evaluation.metrics import (
     bootstrap_interval,
     closed_accuracy,
@@ -19,6 +20,9 @@ from exgra_adapter.evaluation.metrics import (
     unique_token_recall,
     words,
 )
+from exgra_adapter.evaluation.pairing import Answer
+from exgra_adapter.evaluation.questions import Questions
+from exgra_adapter.evaluation.vqa_report import report_scores
 
 texts = st.text(alphabet="aBc 1.,-'é", max_size=12)
 
@@ -222,3 +226,112 @@ def test_strict_closed_accuracy_is_at_most_the_published_substring_test(data_fol
     published = json.loads((golden / "expected.json").read_text())["expected"][answers]["run_eval"]["metrics"]
     assert (scores.open_recall.count, scores.closed_accuracy.count) == (179, 272)
     assert 100 * scores.closed_accuracy.value <= published["yes/no accuracy"] + 1e-9
+
+
+def classified(*pairs, answer_type="CLOSED"):
+    return [Classification(str(i), 0, answer_type, wanted, said) for i, (wanted, said) in enumerate(pairs)]
+
+
+def said_class(reference, prediction, question="Question?", others=(), answer_type="CLOSED"):
+    answers = [Answer("x", 0, answer_type, question, reference, prediction)]
+    answers += [Answer(str(i), 0, answer_type, "Question?", other, None) for i, other in enumerate(others)]
+    return classify_answers(answers)[0].said
+
+
+@pytest.mark.parametrize(
+    ("reference", "prediction", "expected"),
+    [
+        ("no", "The heart is normal.", None),
+        ("no", "yes, there is no fracture", "yes"),
+        ("No", "No.", "no"),
+        ("yes", None, None),
+        ("left", "on the left, not on the right", "left"),
+        ("left", "on the right", "right"),
+        ("left", "yes", None),
+        ("+", "+", "+"),
+    ],
+)
+def test_the_class_said_to_a_closed_question(reference, prediction, expected):
+    assert said_class(reference, prediction, others=["right", "yes"]) == expected
+
+
+def test_listed_options_are_the_only_classes_of_their_question():
+    question = "Side? Choose from [left, right]"
+    assert said_class("left", "axial, on the right", question, others=["axial"]) == "right"
+    assert said_class("left", "axial", question, others=["axial"]) is None
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [
+        ("Left lung.", "left lung"),
+        ("the left lung is seen", "left lung"),
+        ("lung", None),
+        ("spleen", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_class_said_to_an_open_question_is_the_closest_reference(prediction, expected):
+    others = ["right lung", "liver"]
+    assert said_class("left lung", prediction, others=others, answer_type="OPEN") == expected
+
+
+def test_macro_f1_by_hand():
+    items = classified(("yes", "yes"), ("yes", "no"), ("no", "no"), ("left", None), ("no", "spleen"))
+    # yes: 2 TP / (2 + 0 + 1); no: 2 / (2 + 1 + 1); left: 0. "spleen" is nobody's reference.
+    assert macro_f1(items).value == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert macro_f1(items).count == 5
+    with pytest.raises(ValueError, match="at least one question"):
+        macro_f1([])
+
+
+def test_macro_f1_agrees_with_a_plain_count():
+    generator = np.random.default_rng(3)
+    names = ["yes", "no", "left", "right"]
+    wanted, said = ([names[i] for i in generator.integers(0, 4, 200)] for _ in range(2))
+    plain = []
+    for name in names:
+        true = sum(w == s == name for w, s in zip(wanted, said, strict=True))
+        plain.append(2 * true / (wanted.count(name) + said.count(name)))
+    found = macro_f1(classified(*zip(wanted, said, strict=True)), resamples=500)
+    assert found.value == pytest.approx(np.mean(plain))
+    assert found.low < found.value < found.high
+    assert found.high - found.low < 0.2
+
+
+def test_always_yes_has_a_low_macro_f1():
+    found = macro_f1(classified(*[("yes", "yes")] * 9, ("no", "yes")))
+    assert found.value == pytest.approx(18 / 19 / 2)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", None])), min_size=1, max_size=12))
+def test_macro_f1_is_1_only_for_right_answers(pairs):
+    found = macro_f1(classified(*pairs), resamples=20)
+    assert 0 <= found.low <= found.high <= 1
+    assert (found.value == 1) == all(wanted == said for wanted, said in pairs)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["yes", "no", "left lung"]), texts), min_size=1, max_size=6))
+def test_closed_classes_and_closed_accuracy_agree(pairs):
+    answers = [Answer(str(i), 0, "CLOSED", "?", wanted, said) for i, (wanted, said) in enumerate(pairs)]
+    for item, (wanted, said) in zip(classify_answers(answers), pairs, strict=True):
+        assert (item.said == item.reference) == closed_accuracy(wanted, said)
+
+
+def test_groups_are_scored_on_their_own():
+    records = (
+        record("a", "yes", "CLOSED"),
+        Record("b", "b.png", (Turn("?", "liver"), Turn("?", "lung")), "OPEN"),
+        record("c", "no", "CLOSED"),
+    )
+    questions = Questions(records, {"question_type": [("PRES",), ("ORGAN",), ("PRES", "SIZE")]})
+    predictions = [predict("a", "yes"), predict("b", "liver"), predict("b", "liver", 1), predict("c", "normal")]
+    groups = report_scores(questions, predictions, resamples=10).by["question_type"]
+    assert {name: group.questions for name, group in groups.items()} == {"ORGAN": 2, "PRES": 2, "SIZE": 1}
+    assert groups["ORGAN"].strict["open_recall"].value == 0.5
+    assert groups["ORGAN"].strict["macro_f1_open"].value == pytest.approx((2 / 3 + 0) / 2)
+    assert "closed_accuracy" not in groups["ORGAN"].strict
+    assert groups["PRES"].strict["closed_accuracy"].value == 0.5
+    assert groups["PRES"].legacy["closed_accuracy"].value == 1
+    assert groups["SIZE"].strict["macro_f1_closed"].value == 0

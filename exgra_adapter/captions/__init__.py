@@ -1,0 +1,1 @@
+"""Extended answers written by a language model behind an OpenAI-compatible endpoint."""
