@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
             options.batch_size,
             options.max_new_tokens,
             options.prompt,
-            not options.restart,
+            options.resume,
             write=write,
             on_error=options.on_error,
             precision=options.precision,

@@ -49,7 +49,10 @@ def add_generation_options(group: argparse._ActionsContainer, max_new_tokens: in
         help="a question that cannot be asked counts as wrong, or ends the command (default: %(default)s)",
     )
     group.add_argument(
-        "--restart", action="store_true", help="throw away what an interrupted run has done, and start anew"
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on where an interrupted run stopped (default: yes)",
     )
 
 
