@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exgra_adapter.atomic import write_json, write_text
-from exgra_adapter.console import natural, positive, say
+from exgra_adapter.console import natural, say
 from exgra_adapter.data.records import Record
 from exgra_adapter.evaluation.files import Prediction, read_answers, read_candidates
+from exgra_adapter.evaluation.options import add_generation_options, main_process_complains_first
 from exgra_adapter.evaluation.questions import number_repeated_predictions, read_questions
 from exgra_adapter.evaluation.tables import format_report, item_table, latex_row
 from exgra_adapter.evaluation.vqa_report import report_scores
@@ -64,32 +65,7 @@ def add_parser(
     model.add_argument(
         "--output", metavar="DIR", type=Path, help="folder for answers.jsonl and scores.json; both are replaced"
     )
-    model.add_argument(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="go on where an interrupted run stopped (default: yes)",
-    )
-    model.add_argument(
-        "--on-error",
-        choices=("count", "raise"),
-        default="count",
-        help="questions whose image cannot be read count as wrong, or end the run (default: %(default)s)",
-    )
-    model.add_argument(
-        "--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the model (default: %(default)s)"
-    )
-    model.add_argument(
-        "--batch-size", metavar="N", type=positive, default=16, help="questions at once (default: %(default)s)"
-    )
-    model.add_argument(
-        "--max-new-tokens", metavar="N", type=positive, default=64, help="longest answer (default: %(default)s)"
-    )
-    model.add_argument(
-        "--prompt",
-        choices=("llava", "released", "chat_template"),
-        help="conversation format (default: the one that the model was trained in)",
-    )
+    add_generation_options(model, max_new_tokens=64)
     ready = vqa.add_argument_group("score an answer file")
     ready.add_argument("--gt", metavar="FILE", type=Path, help="JSON file with the questions and reference answers")
     ready.add_argument("--pred", metavar="FILE", type=Path, help="answer file")
@@ -141,7 +117,8 @@ def _run(options: argparse.Namespace) -> int:
     candidates = None if options.candidates is None else read_candidates(options.candidates)
     questions = read_questions(options.data or options.gt, options.by, options.allow_duplicate_ids)
     if chosen is answering:
-        answered = _answer(options, questions.records)
+        with main_process_complains_first():
+            answered = _answer(options, questions.records)
         if answered is None:
             return 0
         predictions = answered
