@@ -190,7 +190,7 @@ def test_the_50_image_evaluation_is_read(data_folder: Path) -> None:
     folder = data_folder / "medvqa" / "llava_med"
     questions = read_questions(folder / "llava_med_eval_qa50_qa.jsonl")
     assert Counter(item.kind for item in questions) == {"conversation": 143, "detailed_description": 50}
-    # The counts of the table that LLaVA-Med published.
+    # By the first flag that is set.
     assert Counter(item.domain for item in questions) == {
         "chest_xray": 37,
         "mri": 38,
