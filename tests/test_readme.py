@@ -41,16 +41,26 @@ def blocks(document: Path) -> list[Block]:
     ]
 
 
-def commands() -> list[tuple[int, list[str]]]:
-    """Every command of the README's shell blocks, split into words, with the line of its block."""
+def commands() -> list[tuple[str, list[str]]]:
+    """The commands of all shell blocks in words, with their place: all of the README, our own of the others."""
     found = []
-    for block in blocks(README):
-        if block.language in ("bash", "console", "sh", "shell"):
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            if block.language not in ("bash", "console", "sh", "shell"):
+                continue
             lines = block.text.replace("\\\n", " ").splitlines()
-            found += [
-                (block.line, shlex.split(part, comments=True)) for line in lines for part in re.split("&&|;", line)
-            ]
-    return [(line, words) for line, words in found if words]
+            for part in (part for line in lines for part in re.split("&&|;", line)):
+                words = without_torchrun(shlex.split(part, comments=True))
+                if words and (document == README or words[0] in COMMAND_LINES):
+                    found.append((f"{document.name}:{block.line}", words))
+    return found
+
+
+def without_torchrun(words: list[str]) -> list[str]:
+    """The command that torchrun starts in each process."""
+    if words[:1] != ["torchrun"] or "exgra_adapter" not in words:
+        return words
+    return ["exgra-med", *words[words.index("exgra_adapter") + 1 :]]
 
 
 def same_output(shown: str, printed: str) -> bool:
@@ -62,6 +72,15 @@ def same_output(shown: str, printed: str) -> bool:
     )
 
 
+WITH_PYTHON = [document for document in DOCUMENTS if any(block.language == "python" for block in blocks(document))]
+
+
+def test_a_document_shows_something_that_is_tried():
+    tried = {place.split(":")[0] for place, _ in commands()} | {document.name for document in WITH_PYTHON}
+    assert tried == {document.name for document in DOCUMENTS}
+    assert README in WITH_PYTHON
+
+
 @functools.cache
 def help_text(program: str, *subcommands: str) -> str:
     """What `program subcommand ... --help` prints."""
@@ -69,7 +88,7 @@ def help_text(program: str, *subcommands: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", WITH_PYTHON, ids=lambda path: path.name)
 def test_python_blocks_print_what_the_document_shows(document: Path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "document"}
@@ -99,8 +118,8 @@ def test_the_calls_of_the_table_run():
         assert eval(call, namespace) is not None, call
 
 
-@pytest.mark.parametrize(("line", "words"), [pytest.param(*c, id=f"{c[0]}-{' '.join(c[1][:3])}") for c in commands()])
-def test_command_of_a_shell_block_exists(line: int, words: list[str]):
+@pytest.mark.parametrize(("place", "words"), [pytest.param(*c, id=f"{c[0]}-{' '.join(c[1][:3])}") for c in commands()])
+def test_command_of_a_shell_block_exists(place: str, words: list[str]):
     words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
     program, *arguments = words
     if program == "make":
@@ -120,7 +139,7 @@ def test_command_of_a_shell_block_exists(line: int, words: list[str]):
         options = [word.split("=")[0] for word in arguments if word.startswith("--")]
         assert [option for option in options if not re.search(rf"{option}(?![\w-])", text)] == []
     else:
-        assert program in ("cd", "git", "export"), f"README line {line}: this test does not know {program}"
+        assert program in ("cd", "git", "export"), f"{place}: this test does not know {program}"
 
 
 def test_output_comparison_sees_differences():
