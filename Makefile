@@ -21,13 +21,14 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
 CUDA := $(VENV)/.installed-cuda
+BACKEND := build/backend
 
 FLOOR_VERSION := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml).0
 FLOOR := $(VENV)/transformers-$(FLOOR_VERSION)
 FLOOR_TESTS := test_models.py test_connector.py test_trainer.py test_training.py test_lora.py conversion/test_to_hugging_face.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda test-floor test-all lint format bench bench-cuda bench-report sanitize clean
+.PHONY: help demo test test-cuda test-floor test-all lint format bench bench-cuda bench-report sanitize dist check-dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -74,6 +75,14 @@ sanitize: build/sanitize/address build/sanitize/thread  ## run the native tests 
 	build/sanitize/address
 	build/sanitize/thread
 
+dist: $(BACKEND)  ## build the sdist, and the wheel from it, into dist/
+	rm -rf dist graphmatch.egg-info
+	PYTHONPATH=$(BACKEND) $(BIN)/python -c 'from setuptools.build_meta import build_sdist; build_sdist("dist")' > /dev/null
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist dist/*.tar.gz
+
+check-dist: dist  ## install the wheel into an empty environment, without compilers, and try it there
+	$(BIN)/python tests/packaging/install_wheel.py dist/*.whl
+
 clean:  ## remove what the targets made, except runs/
 	rm -rf $(VENV) build dist *.egg-info graphmatch/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find graphmatch exgra_adapter tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -97,6 +106,12 @@ $(FLOOR): $(DEV)
 	PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet --target $@.partial transformers==$(FLOOR_VERSION)
 	rm -rf $@
 	mv $@.partial $@
+
+# What pip installs for an isolated build, for the sdist, which pip cannot build.
+$(BACKEND): pyproject.toml constraints.txt | $(VENV)/bin/python
+	rm -rf $@
+	$(BIN)/python -m pip install --quiet --target $@ "setuptools>=77" "pybind11>=2.12"
+	touch $@
 
 $(BENCH): $(DEV)
 	$(BIN)/python -m pip install --editable ".[exgra,viz,dev,bench]"
