@@ -24,17 +24,15 @@ namespace graphmatch {
 
 class ThreadPool {
  public:
-  // The pool of this process. A forked child gets a fresh one: threads do not survive a fork.
+  // The pool of this process. A forked child gets a fresh one: threads do not survive a fork. Found without a lock,
+  // which a child would inherit locked if another thread held it at the fork.
   static ThreadPool& instance() {
-    static std::mutex mutex;
-    static ThreadPool* pool = nullptr;  // never destroyed: workers may outlive static destructors
-    static pid_t owner = 0;
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (owner != getpid()) {
-      pool = new ThreadPool;
-      owner = getpid();
-    }
-    return *pool;
+    static std::atomic<ThreadPool*> pool{nullptr};  // never destroyed: workers may outlive static destructors
+    ThreadPool* present = pool.load();
+    if (present != nullptr && present->owner_ == getpid()) return *present;
+    auto fresh = std::make_unique<ThreadPool>();
+    // Another thread may have been quicker: then `present` is its pool.
+    return pool.compare_exchange_strong(present, fresh.get()) ? *fresh.release() : *present;
   }
 
   // Runs task(0) ... task(count - 1) on up to `threads` threads, the calling one included. Returns when all are done;
@@ -133,6 +131,7 @@ class ThreadPool {
 
   static constexpr std::int64_t kMaxWorkers = 256;
 
+  const pid_t owner_ = getpid();
   std::mutex mutex_;
   std::condition_variable available_;
   std::deque<std::shared_ptr<Job>> jobs_;

@@ -107,6 +107,8 @@ class JsonList:
                 self._text, self._at = text, 0
                 raise self._error(error.msg, error.pos) from None
             kind, cure = "several values", "Name a file with one sample per line .jsonl."
+        except (RecursionError, ValueError) as error:  # too many brackets, a number of thousands of digits
+            raise self._error(str(error).split(";")[0], self._at) from None
         raise ValueError(f"{self._caller}: {self._path} must hold a JSON list of samples; got {kind}. {cure}")
 
     def _error(self, message: str, at: int) -> ValueError:

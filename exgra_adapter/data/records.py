@@ -8,6 +8,7 @@ The misspelled keys `conversatons` and `conversatons_long` of published files ar
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,6 +211,9 @@ def _text(value: Any, where: str) -> str:
     # bool is an int in Python, but True as an answer is a broken file, not a number.
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{where} must be text or a number; got {kind_of(value)}. Correct the value.")
+    # Python reads NaN and Infinity, which JSON does not have; programs write NaN for what is missing.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} must be text or a finite number; got {value}. Fill it in.")
     text = str(value).strip()
     if not text:
         raise ValueError(f"{where} must not be empty; got {value!r}. Fill it in.")

@@ -98,7 +98,7 @@ def read_candidates(path: Path) -> list[str]:
         raise ValueError(f"read_candidates: path must be an existing JSON file; got {path}. Check the name.")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"read_candidates: {path} must be JSON; got {error}. Write it again.") from error
     answers = content.get("0") if isinstance(content, dict) else None
     if not isinstance(answers, list) or not answers or not all(_is_text(answer) for answer in answers):
@@ -112,7 +112,7 @@ def read_candidates(path: Path) -> list[str]:
 def _parse(line: str, where: str) -> Prediction:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} must be a JSON object; got {line[:60]!r}. Repair or remove the line.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{where} must be a JSON object; got {line[:60]!r}. Repair or remove the line.")

@@ -187,6 +187,10 @@ def _problems(where: str, file: Path, blocks: list[Block]) -> list[LawlerProblem
         unary[0, np.array(block.rows, dtype=np.int64), np.array(block.columns, dtype=np.int64)] = block.costs
         e1, e2 = len(term.pairs1), len(term.pairs2)
         quadratic = np.bincount(term.places1 * e2 + term.places2, term.costs, e1 * e2)
+        largest = np.abs(quadratic).max(initial=0.0)
+        if largest > _check.LARGEST_COST:
+            rule = f"have `e` lines of the same two assignments that sum to at most {_check.LARGEST_COST:g}"
+            raise ValueError(_check.message(where, file.name, rule, f"{largest:g}", "Scale the costs down."))
         edges1, edges2 = np.divmod(term.pairs1, max(n1, 1)), np.divmod(term.pairs2, max(n2, 1))
         problems.append(
             LawlerProblem(

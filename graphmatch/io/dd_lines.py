@@ -192,14 +192,19 @@ def _take(block: Block, line: bytes, fields: list[bytes]) -> None:
     if taker is None:
         cure = "Is it a .dd file? Comments begin with c."
         raise _LineError("begin with one of p, a, e, gm, c, i0, i1, n0, n1", shown(line), cure)
+    _check_plain(line)
+    taker(block, line, fields)
+
+
+def _check_plain(line: bytes) -> None:
     # int() and float() would skip underscores between digits.
     if b"_" in line:
         raise _LineError("hold plain numbers", shown(line), "Write them without underscores.")
-    taker(block, line, fields)
 
 
 def _graphs(line: bytes, fields: list[bytes], pairs: set[frozenset[int]]) -> tuple[int, int]:
     """Returns the numbers of a `gm` line, and adds them to the pairs that have come."""
+    _check_plain(line)
     try:
         _, first_text, second_text = fields
         first, second = int(first_text), int(second_text)

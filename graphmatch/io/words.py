@@ -68,7 +68,7 @@ class Words:
         """Returns words as float64 numbers that are costs, or raises the complaint about the first that is none."""
         words = self.words[first:last]
         try:
-            if b"_" in self._content:
+            if any(b"_" in word for word in words):
                 raise ValueError("float() would skip underscores between digits")
             numbers = np.fromiter(map(float, words), np.float64, len(words))
         except ValueError:

@@ -193,7 +193,8 @@ def relax(problem: LawlerProblem) -> Relaxation:
     largest = largest.clamp(min=abs(problem.unmatched_cost or 0.0))
     scale = power_of_two(largest)
     divisor = scale[:, None, None].to(unary.dtype)
-    unmatched = (-(problem.unmatched_cost or 0.0) / scale).to(unary.dtype)
+    # As a tensor: PyTorch multiplies numbers with the inverse of a tensor, which the smallest scales do not have.
+    unmatched = (torch.full_like(scale, -(problem.unmatched_cost or 0.0)) / scale).to(unary.dtype)
     return Relaxation(problem, allowed, -unary / divisor, -quadratic / divisor, unmatched, scale, largest)
 
 

@@ -22,6 +22,7 @@ def power_of_two(values: Tensor) -> Tensor:
 def quantised(values: Tensor, scale: Tensor, bits: int) -> Tensor:
     """Returns float64 values (b, ...) as multiples of 2^-bits times the power of two above scale (b,)."""
     unit = power_of_two(scale).view(-1, *[1] * (values.ndim - 1)) * 2.0**-bits
+    unit = unit.clamp(min=5e-324)  # that of the smallest numbers would be zero
     return (values.double() / unit).round() * unit
 
 
