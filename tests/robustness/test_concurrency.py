@@ -6,6 +6,7 @@ import multiprocessing
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,7 +85,8 @@ def test_threads_that_share_one_problem(expected: list):
 
 @pytest.mark.timeout(2 * SECONDS)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_child_processes_of_a_parent_that_has_solved(expected: list, method: str):
+def test_child_processes_of_a_parent_that_has_solved(expected: list, method: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # spawned processes import this file by its name
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"the system has no {method}")
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method))
