@@ -60,6 +60,12 @@ class Answers(Dataset):
         return all_answers(index)
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch):
+    """Spawned processes import this file by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+
+
 @pytest.fixture(scope="module")
 def expected() -> list:
     """The serial answers; making them starts the native threads of this process."""
@@ -85,8 +91,7 @@ def test_threads_that_share_one_problem(expected: list):
 
 @pytest.mark.timeout(2 * SECONDS)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_child_processes_of_a_parent_that_has_solved(expected: list, method: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # spawned processes import this file by its name
+def test_child_processes_of_a_parent_that_has_solved(expected: list, method: str):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"the system has no {method}")
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method))
