@@ -1,9 +1,16 @@
-"""What the command lines share: printing, which is done nowhere else in the package, and numbers in options."""
+"""What the command lines share: printing, which is done nowhere else in the package, numbers in options, torchrun."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What is wrong is mostly wrong in every process: the main one says so, and torchrun ends the others before they do.
+_HEAD_START = 20.0
 
 
 def say(text: str = "") -> None:
@@ -33,3 +40,19 @@ def _at_least(least: int, text: str) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"must be at least {least}; got {value}")
     return value
+
+
+def launched_rank() -> int:
+    """Returns the number that torchrun gave this process; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def main_process_complains_first() -> Iterator[None]:
+    """Delays the errors of all processes but the main one, so that a user reads each only once."""
+    try:
+        yield
+    except (ValueError, OSError):
+        if launched_rank():
+            time.sleep(_HEAD_START)
+        raise

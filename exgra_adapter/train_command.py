@@ -6,14 +6,13 @@ import argparse
 import dataclasses
 import json
 import textwrap
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from exgra_adapter.config import Stage, TrainingConfig, changed_settings
 from exgra_adapter.config_files import preset_names, read_config
-from exgra_adapter.console import say
+from exgra_adapter.console import launched_rank, main_process_complains_first, say
 
 _DESCRIPTION = """\
 Trains one stage on your data and writes a Hugging Face model folder with a report and a model card.
@@ -37,8 +36,6 @@ A run that was interrupted or killed continues with the same command and --resum
 
 _PATHS = ("data", "images", "output", "model")
 _SHOWN_WIDTH = 110
-# What is wrong is mostly wrong in every process: the main one says so, and torchrun ends the others before they do.
-_HEAD_START = 20.0
 
 
 def add_parser(
@@ -105,7 +102,7 @@ def _train(options: argparse.Namespace) -> int:
     try:
         config = read_config(options.stage, options.config, [*options.set, *paths, *flags]).resolved()
     except ValueError as error:
-        if _rank():
+        if launched_rank():
             return 2  # every process was given the same, and the main one says what is wrong
         options.usage_error(str(error))
     if options.dry_run:
@@ -116,14 +113,10 @@ def _train(options: argparse.Namespace) -> int:
     from exgra_adapter.reporting.measures import format_overhead, measure_overhead
     from exgra_adapter.training import train
 
-    if _rank() == 0:
+    if launched_rank() == 0:
         _say_settings(config)
-    try:
+    with main_process_complains_first():
         summary = train(config)
-    except (ValueError, OSError):
-        if _rank():
-            time.sleep(_HEAD_START)
-        raise
     if not is_main_process():
         return 0
     last = summary.history[-1] if summary.history else {}
@@ -141,12 +134,6 @@ def _train(options: argparse.Namespace) -> int:
     say(f"Report: {Path(summary.output) / 'report' / 'report.md'}")
     say(f"Model folder: {summary.output}")
     return 0
-
-
-def _rank() -> int:
-    import os
-
-    return int(os.environ.get("RANK", "0"))
 
 
 def _say_settings(config: TrainingConfig) -> None:

@@ -12,9 +12,6 @@ import torch
 import graphmatch as gm
 from benchmarks.cases import dense_instance
 
-if not torch.cuda.is_available():
-    pytest.skip("measures a GPU", allow_module_level=True)
-
 pytestmark = pytest.mark.cuda
 
 _STEPS = 50_000

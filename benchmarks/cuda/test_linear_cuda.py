@@ -12,9 +12,6 @@ import torch
 import graphmatch as gm
 from benchmarks.peers import LAP_PEERS
 
-if not torch.cuda.is_available():
-    pytest.skip("measures a GPU", allow_module_level=True)
-
 # Batch and nodes; a batch of one is what a single call costs.
 _BATCHES = [(10_000, 16), (1024, 64), (208, 300), (1, 16), (1, 64), (1, 256), (1, 300)]
 _PEER_PROBLEMS = 16

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from exgra_adapter.console import natural, say
-from exgra_adapter.evaluation.options import add_generation_options, launched_rank, main_process_complains_first
+from exgra_adapter.console import launched_rank, main_process_complains_first, natural, say
+from exgra_adapter.evaluation.options import add_generation_options
 
 _DESCRIPTION = """\
 Lets a model choose among options, on files in OmniMedVQA's format, and writes accuracies for each dataset and modality:

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from exgra_adapter.console import positive
-
-# What is wrong is mostly wrong in every process: the main one says so, and torchrun ends the others before they do.
-_HEAD_START = 20.0
 
 
 def add_generation_options(group: argparse._ActionsContainer, max_new_tokens: int) -> None:
@@ -54,19 +47,3 @@ def add_generation_options(group: argparse._ActionsContainer, max_new_tokens: in
         default=True,
         help="go on where an interrupted run stopped (default: yes)",
     )
-
-
-def launched_rank() -> int:
-    """Returns the number that torchrun gave this process; 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
-
-
-@contextmanager
-def main_process_complains_first() -> Iterator[None]:
-    """Delays the errors of all processes but the main one, so that a user reads each only once."""
-    try:
-        yield
-    except (ValueError, OSError):
-        if launched_rank():
-            time.sleep(_HEAD_START)
-        raise

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exgra_adapter.atomic import write_json, write_text
-from exgra_adapter.console import natural, say
+from exgra_adapter.console import main_process_complains_first, natural, say
 from exgra_adapter.data.records import Record
 from exgra_adapter.evaluation.files import Prediction, read_answers, read_candidates
-from exgra_adapter.evaluation.options import add_generation_options, main_process_complains_first
+from exgra_adapter.evaluation.options import add_generation_options
 from exgra_adapter.evaluation.questions import number_repeated_predictions, read_questions
 from exgra_adapter.evaluation.tables import format_report, item_table, latex_row
 from exgra_adapter.evaluation.vqa_report import report_scores
