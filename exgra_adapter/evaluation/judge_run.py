@@ -89,7 +89,7 @@ def ask_judge(
             description="judging",
             **options,
         )
-    del writer  # and its index
+    del writer  # its index of earlier runs takes memory
     with closing(JournalIndex(journal)) as index:
         comparisons = compare(questions, candidates, lambda item: _verdict_on(item, index, instructions))
         with nullcontext() if items is None else complete_file(items) as file:

@@ -161,9 +161,9 @@ def test_judging_that_is_killed_twice_loses_nothing(tmp_path: Path) -> None:
 def test_ten_thousand_requests_killed_five_times(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     (tmp_path / "large").mkdir()
-    small = _killed_run(tmp_path / "small", 100, 1)
+    small = _killed_run(tmp_path / "small", 250, 1)
     large = _killed_run(tmp_path / "large", 2500, 5)
-    logging.getLogger(__name__).info("400 requests: %s; 10,000: %s", small, large)
+    logging.getLogger(__name__).info("one thousand requests: %s; ten thousand: %s", small, large)
     (tmp_path / "found.json").write_text(json.dumps([small, large]))
     # Every kind of misbehaviour took place.
     assert set(large["faults"]) == set(_FAULTS)
