@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from exgra_adapter.evaluation.file_state import FileState
-from exgra_adapter.evaluation.files import Prediction, _parse
+from exgra_adapter.evaluation.files import Prediction, parse_answer
 from exgra_adapter.key_table import KeyTable
 
 _CALLER = "read_candidate"
@@ -63,7 +63,7 @@ class AnswerFile(Mapping[str, str | None]):
         with self._path.open("rb") as file:
             file.seek(offset)
             line = file.readline()
-        return _text(_parse(_decode(line, offset, self._path), f"{_CALLER}: {self._path}"))
+        return _text(parse_answer(_decode(line, offset, self._path), f"{_CALLER}: {self._path}"))
 
     def __iter__(self) -> Iterator[str]:
         self._state.require_same(_CALLER)
@@ -93,7 +93,7 @@ def _read_lines(path: Path) -> Iterator[tuple[int, int, Prediction]]:
         for number, line in enumerate(file, start=1):
             text = _decode(line, offset, path)
             if text.strip():
-                yield offset, number, _parse(text, f"{_CALLER}: {path}, line {number}")
+                yield offset, number, parse_answer(text, f"{_CALLER}: {path}, line {number}")
             offset += len(line)
 
 
