@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
@@ -10,11 +11,27 @@ import griffe
 # Of what Markdown would take for its own signs: <c, y> is no tag, x[i] [j] no link, 2 * n no emphasis.
 _SIGNS = re.compile(r"(?<!\\)[<*\[\]_]")
 _EXAMPLE = re.compile(r"^Example:(?=\n)", re.M)
+# Its further lines are indented, which would make it a box with its first line as title.
+_SOURCE = re.compile(r"^Source: .*(?:\n {4,}\S.*)+", re.M)
 _ARGUMENT = re.compile(r"^\s+\**\w+(, \w+)*:(?=\s)")
 
 
 class PlainDocstrings(griffe.Extension):
     """Makes `Example:` a section of code, and protects formulas."""
+
+    def on_class_members(self, *, node: Any, cls: griffe.Class, **kwargs: Any) -> None:
+        """Turns fields made by `option(default, help)` into defaults, and their help into the class's arguments."""
+        texts = {}
+        for name, member in cls.members.items():
+            value = getattr(member, "value", None)
+            if isinstance(value, griffe.ExprCall) and str(value.function) == "option":
+                default, text = value.arguments
+                member.value = default
+                texts[name] = ast.literal_eval(str(text))
+        if texts and cls.docstring is not None:
+            first, _, rest = cls.docstring.value.partition("\n\n")
+            arguments = "\n".join(f"    {name}: {text[0].upper()}{text[1:]}." for name, text in texts.items())
+            cls.docstring.value = f"{first}\n\nArgs:\n{arguments}\n\n{rest}"
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Changes the docstring of an object before it is parsed."""
@@ -24,6 +41,7 @@ class PlainDocstrings(griffe.Extension):
 
 def plain(text: str) -> str:
     """Returns a docstring whose text, but for code and examples, means itself in Markdown."""
+    text = _SOURCE.sub(lambda source: re.sub(r"\n +", "\n", source[0]), text)
     before, example, after = _EXAMPLE.split(text, maxsplit=1)[0], _EXAMPLE.search(text), ""
     if example is not None:
         after = "Examples:" + text[example.end() :]

@@ -6,6 +6,7 @@ Links in all pages are those of the repository: they work in its web view, and a
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
@@ -29,6 +30,9 @@ _OUTSIDE = (
 )
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 _FENCE = re.compile(r"^(```.*?^```$)", re.M | re.S)
+_ENTRY = re.compile(r"^::: (\S+)$", re.M)
+_NAME = re.compile(r"<code>(gm\.)?(\w+)</code>")
+_NOT_LINKED = re.compile(r"<(a|pre|h[1-6])\b.*?</\1>", re.S)
 _LOADED = re.compile(
     r"<(?:script|img|link|iframe|source|video|audio)\b[^>]*\b(?:src|href)=\"?((?:https?:)?//[^\s\">]+)"
 )
@@ -71,6 +75,34 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
 
     parts = _FENCE.split(markdown)
     return "".join(part if part.startswith("```") else _LINK.sub(rewritten, part) for part in parts)
+
+
+def on_page_content(html: str, page: Page, config: Any, files: Files) -> str:
+    """Makes public names in code (`IMLE`, `gm.solve`) links to the reference, in pages and in docstrings alike."""
+    names = _names()
+
+    def linked(match: re.Match[str]) -> str:
+        prefix, name = match.groups()
+        tells = prefix or "_" in name or name[0].isupper()  # `solve` alone may be a word or an argument
+        if name not in names or not tells:
+            return match[0]
+        return f'<autoref identifier="{names[name]}">{match[0]}</autoref>'
+
+    done, end = [], 0
+    for kept in _NOT_LINKED.finditer(html):
+        done += [_NAME.sub(linked, html[end : kept.start()]), kept[0]]
+        end = kept.end()
+    return "".join([*done, _NAME.sub(linked, html[end:])])
+
+
+@functools.cache
+def _names() -> dict[str, str]:
+    """The entries of the reference that are names of graphmatch itself, by name."""
+    text = (_ROOT / "graphmatch" / "__init__.py").read_text(encoding="utf-8")
+    public = set(re.findall(r'^    "(\w+)",$', text, re.M))
+    pages = (_ROOT / "docs" / "api").glob("*.md")
+    entries = [entry for page in pages for entry in _ENTRY.findall(page.read_text(encoding="utf-8"))]
+    return {name: entry for entry in entries if (name := entry.split(".")[-1]) in public and "exgra" not in entry}
 
 
 def on_post_build(config: Any) -> None:
