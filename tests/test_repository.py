@@ -106,11 +106,11 @@ def part_of(dotted: str) -> str:
 LIBRARY_FILES = files("graphmatch/**/*.py")
 ADAPTER_FILES = files("exgra_adapter/**/*.py")
 NATIVE_FILES = files("csrc/**/*.[ch]pp", "csrc/**/*.cu", "csrc/**/*.cuh")
-PYTHON_FILES = [*LIBRARY_FILES, *ADAPTER_FILES, *files("tests/**/*.py", "benchmarks/**/*.py", "setup.py")]
+PYTHON_FILES = [*LIBRARY_FILES, *ADAPTER_FILES, *files("tests/**/*.py", "benchmarks/**/*.py", "docs/*.py", "setup.py")]
 CODE_FILES = [*PYTHON_FILES, *NATIVE_FILES, *files("tests/**/*.[ch]pp")]
 TEXT_FILES = [
     *CODE_FILES,
-    *files("*.md", "docs/*.md", "**/README.md", "*.toml", "*.txt", "Makefile", ".ci/run", ".gitignore"),
+    *files("*.md", "docs/**/*.md", "**/README.md", "*.toml", "*.yml", "*.txt", "Makefile", ".ci/run", ".gitignore"),
 ]
 
 
