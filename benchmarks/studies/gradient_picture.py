@@ -109,7 +109,9 @@ def _sizes(axes: Axes, points: dict[str, Any], samples: int) -> None:
                 low, high = [min(each) for each in errors], [max(each) for each in errors]
                 axes.fill_between(list(problems), low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set(
-        yscale="log", xlabel="nodes of each graph", title=f"Error against size, S = {samples}; median, range of two"
+        yscale="log",
+        xlabel="nodes of each graph",
+        title=f"Error against size, S = {samples}; median, range of two lines",
     )
     _plain(axes, list(problems))
 

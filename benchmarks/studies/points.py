@@ -79,5 +79,6 @@ def percent(value: float | None, digits: int = 2) -> str:
     """Returns a share in percent with so many digits, without an exponent."""
     if value is None:
         return MISSING
-    first = math.floor(math.log10(abs(100 * value))) if value else digits
-    return f"{100 * value:.{max(digits - 1 - first, 0)}f} %"
+    rounded = float(f"{100 * value:.{digits}g}")
+    first = math.floor(math.log10(abs(rounded))) if rounded else digits
+    return f"{rounded:.{max(digits - 1 - first, 0)}f} %"

@@ -71,7 +71,15 @@ def test_begins_anew_with_other_settings_or_another_commit(
 
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
-    [(0.0573, 2, "5.7 %"), (0.2, 1, "20 %"), (0.0021, 1, "0.2 %"), (3.39, 2, "339 %"), (0.0, 2, "0 %"), (None, 2, "–")],
+    [
+        (0.0573, 2, "5.7 %"),
+        (0.2, 1, "20 %"),
+        (0.0021, 1, "0.2 %"),
+        (3.39, 2, "340 %"),
+        (0.00999999, 2, "1.0 %"),
+        (0.0, 2, "0 %"),
+        (None, 2, "–"),
+    ],
 )
 def test_percentages_have_no_exponents(points: ModuleType, value: float | None, digits: int, text: str):
     assert points.percent(value, digits) == text
