@@ -16,6 +16,7 @@ from benchmarks.studies.gradient_subjects import (
     NEAR,
     Subject,
     Truth,
+    adapted_factor,
     estimates_of,
     in_blocks,
     leaf_of,
@@ -94,6 +95,7 @@ def tasks(settings: Settings) -> dict[str, Task]:
             found[f"main | {subject.name} | {samples}"] = partial(measure, settings, subject, samples)
         if subject.objective is not None:
             found[f"difference | {subject.name}"] = partial(own_difference, settings, subject)
+    found["adapted"] = lambda: adapted_factor(main_problem(settings))
     for kind in ("quadrature", "common noise", "Fenchel-Young"):
         found[f"step | {kind}"] = partial(differences, settings, kind)
     for nodes in settings.nodes:
