@@ -238,8 +238,8 @@ def _encoded(pictures: list[Any], suffix: str, seconds: float) -> bytes:
     options: dict[str, Any] = {"save_all": True, "duration": durations, "loop": 0}
     if suffix == ".gif":
         # One palette for all frames: colours would flicker otherwise.
-        palette = _palette(pictures[len(pictures) // 2])
-        pictures = [picture.quantize(palette=palette, dither=0) for picture in pictures]
+        palette = pictures[len(pictures) // 2].quantize(128)
+        pictures = [_in_palette(picture, palette) for picture in pictures]
     elif suffix == ".webp":
         options |= {"lossless": True, "quality": 60}
     buffer = io.BytesIO()
@@ -248,11 +248,14 @@ def _encoded(pictures: list[Any], suffix: str, seconds: float) -> bytes:
     return buffer.getvalue()
 
 
-def _palette(picture: Any) -> Any:
-    """Returns an image with the 128 colours of a picture, and the page's exactly, so that no box shows on a page."""
-    reduced = picture.quantize(128)
-    page, place = picture.getpixel((0, 0)), reduced.getpixel((0, 0))
-    colours = reduced.getpalette()
-    colours[3 * place : 3 * place + 3] = page
-    reduced.putpalette(colours)
+def _in_palette(picture: Any, palette: Any) -> Any:
+    """Returns a picture in the colours of a palette, with exactly the colour of the page: no box shows on a page."""
+    from PIL import Image
+
+    pixels = np.asarray(picture)
+    indices = np.asarray(picture.quantize(palette=palette, dither=0)).copy()
+    colours = palette.getpalette()[: 3 * 128]
+    indices[(pixels == pixels[0, 0]).all(2)] = len(colours) // 3
+    reduced = Image.fromarray(indices)
+    reduced.putpalette([*colours, *pixels[0, 0].tolist()])
     return reduced

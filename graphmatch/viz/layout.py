@@ -84,7 +84,8 @@ def _scaled(distances: Places) -> Places | None:
     squares = distances**2
     centred = -0.5 * (squares - squares.mean(0) - squares.mean(1)[:, None] + squares.mean())
     values, vectors = np.linalg.eigh(centred)
-    if values[-2] - values[-3] < _TIE * values[-1]:
+    # A path needs one axis only, which is no tie.
+    if values[-2] > _TIE * values[-1] > values[-2] - values[-3]:
         return None
     places = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0.0))
     # Eigenvectors have no sign of their own.

@@ -14,13 +14,13 @@ from graphmatch.graphs import Graph
 from graphmatch.problem import Problem
 from graphmatch.result import MatchResult
 from graphmatch.viz.images import image_array
-from graphmatch.viz.layout import Places, layout_graph, unit_square
+from graphmatch.viz.layout import Places
 from graphmatch.viz.paid import BROKEN, OPEN, PAID, EdgeCosts, PaidCosts, assignment_of, paid_costs, partners, target_of
+from graphmatch.viz.places import bounding_box, image_columns, places_of
 from graphmatch.viz.theme import Theme, cost_colours, figure_of, plain_axes, theme_of
 
 _WHERE = "draw_matching"
-_WIDTH = 8.0  # inches
-_GAP = 0.35  # between the graphs, in widths of the left one
+_WIDTH, _HEIGHT = 8.0, 7.0  # inches, of the graphs at most
 _MOST_NODES = 200  # of more, nothing is drawn but what is matched, in thin lines
 _MOST_LABELS = 40
 _MOST_EDGES = 1500  # per graph
@@ -102,10 +102,16 @@ def draw_matching(
     paid = paid_costs(_WHERE, assignment, known if problem is None else problem, graphs, place)
     truth = target_of(_WHERE, target, paid.nodes)
     pictures = None if images is None else [image_array(_WHERE, image) for image in _two(images, "images")]
-    places = _places(paid, graphs, pictures)
-    figure = figure_of(_WHERE, style, _WIDTH, _height(places, pictures), axes)
-    axes = figure.add_subplot() if axes is None else axes
-    plain_axes(axes, style, _title(matching, place) if title is None else title)
+    places = places_of(_WHERE, paid, graphs, pictures)
+    box = bounding_box(places, pictures)
+    title = _title(matching, place) if title is None else title
+    has_costs = paid.node_costs is not None
+    new = _framed(style, box, bool(title), has_costs) if axes is None else (figure_of(_WHERE, style, 0, 0, axes), axes)
+    figure, axes = new
+    axes.set_xlim(box[0][0], box[1][0])
+    axes.set_ylim(box[0][1], box[1][1])
+    axes.set_aspect("equal")
+    plain_axes(axes, style, title)
     drawing = _Drawing(axes, style, paid, truth, places, _Look.of(max(paid.nodes)), pictures is not None)
     drawing.images(pictures)
     drawing.edges()
@@ -135,55 +141,16 @@ def _title(matching: Any, place: int) -> str | None:
     return f"cost {objective:.5g}, gap {shown} %, {status}"
 
 
-def _height(places: tuple[Places, Places], pictures: list[NDArray[Any]] | None) -> float:
-    """Returns the inches that the graphs and what is written around them need."""
-    both = np.concatenate([*places, np.zeros((0 if len(places[0]) + len(places[1]) else 1, 2))])
-    extent = both.max(0) - both.min(0)
-    ratio = 1 / (2 + _GAP) if pictures is not None else float(extent[1]) / max(float(extent[0]), 1e-9)
-    return _WIDTH * min(max(ratio, 0.15), 1.0) + 1.3
-
-
-def _places(
-    paid: PaidCosts, graphs: Sequence[Graph] | None, pictures: list[NDArray[Any]] | None
-) -> tuple[Places, Places]:
-    """Returns where nodes are drawn: graph 1 in a box of height 1 whose left edge is at 0, graph 2 to its right."""
-    given = [_given_places(graph) for graph in graphs] if graphs is not None else [None, None]
-    if pictures is not None:
-        if any(each is None for each in given):
-            rule, cure = "come with graphs whose nodes (n, 2) are pixels", "Pass graphs=, or leave the images out."
-            raise ValueError(_check.message(_WHERE, "images", rule, "none", cure))
-        # Pixel centres are whole numbers; images end half a pixel further out.
-        scaled = [(np.asarray(each) + 0.5) / picture.shape[0] for each, picture in zip(given, pictures, strict=True)]
-        places = [np.stack([each[:, 0], 1.0 - each[:, 1]], axis=1) for each in scaled]
-        width = pictures[0].shape[1] / pictures[0].shape[0]
-        return places[0], places[1] + np.array([width * (1 + _GAP / 4), 0.0])
-    left = layout_graph(paid.nodes[0], paid.edges[0].ends) if given[0] is None else unit_square(given[0])
-    right = _beside(paid, left) if given[1] is None else unit_square(given[1])
-    # A matching of nodes without places or edges is one between two columns.
-    if graphs is None and not any(len(each.ends) for each in paid.edges):
-        left, right = (_column(count) for count in paid.nodes)
-    return left, right + np.array([1 + _GAP, 0.0])
-
-
-def _given_places(graph: Graph) -> Places | None:
-    if graph.nodes.ndim != 2 or graph.nodes.shape[1] != 2:
-        return None
-    return np.asarray(graph.nodes.detach().cpu().double().numpy())
-
-
-def _column(count: int) -> Places:
-    height = (np.arange(count) + 0.5) / max(count, 1)
-    return np.stack([np.full(count, 0.5), 1.0 - height], axis=1)
-
-
-def _beside(paid: PaidCosts, left: Places) -> Places:
-    """Returns the places of the partners; nodes without one lie in a row below."""
-    partner = partners(paid.assignment, paid.nodes[1])
-    alone = (partner < 0).nonzero()[0]
-    places = left[partner] if len(left) else np.zeros((paid.nodes[1], 2))
-    places[alone, 0] = (np.arange(len(alone)) + 0.5) / max(len(alone), 1)
-    places[alone, 1] = -0.15
-    return places
+def _framed(theme: Theme, box: tuple[Places, Places], has_title: bool, has_costs: bool) -> tuple[Any, Any]:
+    """Returns a figure and axes of the shape of a box, with room for a title, scales of colours and a legend."""
+    width, height = box[1] - box[0]
+    inches = min(_WIDTH, _HEIGHT * width / height)
+    low, high = 1.0 if has_costs else 0.55, 0.45 if has_title else 0.1
+    total = inches * height / width + low + high
+    figure = figure_of(_WHERE, theme, _WIDTH, total)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes(((1 - inches / _WIDTH) / 2, low / total, inches / _WIDTH, 1 - (low + high) / total))
+    return figure, axes
 
 
 class _Drawing:
@@ -204,7 +171,8 @@ class _Drawing:
         edges = [each.costs[each.select(PAID)] for each in paid.edges]
         self.edge_costs = np.concatenate(edges)
         self.partner = partners(paid.assignment, paid.nodes[1])
-        axes.set_aspect("equal")
+        # Of the axes' height, for what lies below them.
+        self.inch = axes.get_figure().dpi / max(axes.get_window_extent().height, 1.0)
 
     def _halo(self) -> list[Any]:
         from matplotlib.patheffects import withStroke
@@ -213,11 +181,9 @@ class _Drawing:
 
     def images(self, pictures: list[NDArray[Any]] | None) -> None:
         """Draws the images, each in a box of height 1."""
-        left = 0.0
-        for picture in pictures or []:
-            width = picture.shape[1] / picture.shape[0]
-            self.axes.imshow(picture, extent=(left, left + width, 0.0, 1.0), cmap="gray", zorder=0)
-            left += width * (1 + _GAP / 4)
+        for picture, (left, width) in zip(pictures or [], image_columns(pictures or []), strict=True):
+            extent = (left, left + width, 0.0, 1.0)
+            self.axes.imshow(picture, extent=extent, cmap="gray", zorder=0, aspect="equal")
 
     def edges(self) -> None:
         """Draws the edges of both graphs."""
@@ -314,7 +280,7 @@ class _Drawing:
         legend = self.axes.legend(
             handles=handles,
             loc="upper center",
-            bbox_to_anchor=(0.5, 0.02 if self.paid.node_costs is None else -0.14),
+            bbox_to_anchor=(0.5, -(0.45 if self.axes.child_axes else 0.05) * self.inch),
             ncols=3,
             frameon=False,
             fontsize=13,
@@ -331,13 +297,13 @@ class _Drawing:
 
     def _bar(self, colours: Any, name: str, left: float) -> None:
         """Draws the scale of colours as a small bar below."""
-        bar = self.axes.inset_axes((left + 0.04, -0.07, 0.36, 0.035))
+        bar = self.axes.inset_axes((left + 0.04, -0.2 * self.inch, 0.36, 0.14 * self.inch))
         low, high = colours.norm.vmin, colours.norm.vmax
         bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=colours.cmap, extent=(0, 1, 0, 1))
         bar.set_xticks([0, 1], [f"{low:.3g}", f"{high:.3g}"], color=self.theme.text, fontsize=11)
         bar.set_yticks([])
         bar.tick_params(length=0)
-        bar.set_xlabel(name, color=self.theme.text, fontsize=12, labelpad=-10)
+        bar.set_xlabel(name, color=self.theme.text, fontsize=12, labelpad=-9)
         for spine in bar.spines.values():
             spine.set_visible(False)
 

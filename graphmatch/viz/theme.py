@@ -182,7 +182,7 @@ def check_picture_path(where: str, argument: str, path: Path, suffixes: Sequence
 def save_figure(figure: Any, path: Any) -> Path:
     """Writes a figure; whoever opens the file sees the old or the new one, never half of it.
 
-    The same figure gives the same bytes, whenever it is written.
+    A figure of the same arguments gives the same bytes, whenever it is drawn.
 
     Args:
         figure: A figure of matplotlib.
