@@ -17,7 +17,7 @@ from graphmatch.viz.images import image_array
 from graphmatch.viz.layout import Places
 from graphmatch.viz.paid import BROKEN, OPEN, PAID, EdgeCosts, PaidCosts, assignment_of, paid_costs, partners, target_of
 from graphmatch.viz.places import bounding_box, image_columns, places_of
-from graphmatch.viz.theme import Theme, cost_colours, figure_of, plain_axes, theme_of
+from graphmatch.viz.theme import Theme, cost_colours, figure_of, gap_text, plain_axes, theme_of
 
 _WHERE = "draw_matching"
 _WIDTH, _HEIGHT = 8.0, 7.0  # inches, of the graphs at most
@@ -137,8 +137,7 @@ def _title(matching: Any, place: int) -> str | None:
         return status
     if not np.isfinite(gap):
         return f"cost {objective:.5g}"
-    shown = f"{100 * gap:.2g}" if gap == 0 or gap >= 1e-4 else "< 0.01"
-    return f"cost {objective:.5g}, gap {shown} %, {status}"
+    return f"cost {objective:.5g}, gap {gap_text(gap)}, {status}"
 
 
 def _framed(theme: Theme, box: tuple[Places, Places], has_title: bool, has_costs: bool) -> tuple[Any, Any]:

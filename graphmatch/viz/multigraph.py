@@ -13,7 +13,7 @@ from graphmatch import _check
 from graphmatch.graphs import Graph
 from graphmatch.multigraph import MultiGraphResult
 from graphmatch.viz.layout import Places, layout_graph, unit_square
-from graphmatch.viz.theme import Theme, figure_of, plain_axes, theme_of
+from graphmatch.viz.theme import Theme, figure_of, gap_text, plain_axes, theme_of
 
 _WHERE = "draw_universe"
 _MOST_GRAPHS = 12  # of more, no graph is drawn, only the table
@@ -40,7 +40,7 @@ def draw_universe(
         result: Of `gm.solve_multigraph`.
         graphs: The graphs, where their nodes (n, 2) are places. None, or no places: nodes of one element lie in one
             place, which the edges of all graphs together determine.
-        title: None = cost, gap and number of elements.
+        title: None = cost, gap and size of the universe.
         theme: "light", "dark" or a `Theme`.
 
     Returns:
@@ -90,9 +90,9 @@ def draw_universe(
 
 def _title(result: MultiGraphResult) -> str:
     gap = result.gap
-    proven = f", gap {100 * gap:.2g} %" if np.isfinite(gap) else ""
+    proven = f", gap {gap_text(gap)}" if np.isfinite(gap) else ""
     cost = f"cost {result.objective:.5g}" if np.isfinite(result.objective) else "no allowed matching"
-    return f"{cost}{proven}, {result.universe_size} elements"
+    return f"{cost}{proven}, universe of {result.universe_size}"
 
 
 def _order(labels: list[NDArray[np.int64]], size: int) -> list[int]:

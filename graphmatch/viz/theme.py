@@ -170,6 +170,11 @@ def cost_colours(theme: Theme, values: NDArray[np.float64]) -> Any:
     return ScalarMappable(Normalize(lowest, highest if highest > lowest else lowest + 1.0), part)
 
 
+def gap_text(gap: float) -> str:
+    """Returns a relative gap as titles show it, in per cent."""
+    return f"{100 * gap:.2g} %" if gap == 0 or gap >= 1e-4 else "< 0.01 %"
+
+
 def check_picture_path(where: str, argument: str, path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> str:
     """Returns the suffix of a file to write, in lower case, or refuses one that names no possible format."""
     suffix = path.suffix.lower()
