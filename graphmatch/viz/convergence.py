@@ -92,8 +92,8 @@ def record_convergence(
         >>> edges = torch.randint(12, (2, 40, 2))
         >>> problem = gm.LawlerProblem(-torch.rand(1, 12, 12), -torch.rand(1, 40, 40), *edges)
         >>> record = viz.record_convergence(problem, gm.DualAscent(), budgets=[1, 10, 100])
-        >>> record.iterations, record.lower_bound[0] < record.lower_bound[-1] <= record.objective[-1]
-        ((1, 10, 100), True)
+        >>> record.warm, record.lower_bound[0] < record.lower_bound[-1] <= record.objective[-1]
+        (True, True)
     """
     solver = default_solver(problem) if solver is None else solver
     name = _grown(solver, option)
