@@ -19,7 +19,11 @@ from graphmatch.io.files import as_path, write_bytes
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf", ".webp", ".jpg")
 _RESOLUTION = 110  # dots per inch
 # Formats that hold the time of writing, unless told otherwise: the same picture is to give the same bytes.
-_UNDATED = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+_UNDATED: dict[str, dict[str, Any]] = {
+    ".png": {"metadata": {"Software": None}},
+    ".svg": {"metadata": {"Date": None}},
+    ".pdf": {"metadata": {"CreationDate": None}},
+}
 
 
 @dataclass(frozen=True)
@@ -220,5 +224,5 @@ def picture_bytes(figure: Any, suffix: str) -> bytes:
     buffer = io.BytesIO()
     # Without the salt the ids in an SVG are random.
     with mpl.rc_context({"svg.hashsalt": "graphmatch", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format=suffix[1:], dpi=_RESOLUTION, metadata=_UNDATED.get(suffix))
+        figure.savefig(buffer, format=suffix[1:], dpi=_RESOLUTION, **_UNDATED.get(suffix, {}))
     return buffer.getvalue()

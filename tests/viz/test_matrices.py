@@ -84,8 +84,8 @@ def test_dense_problems_before_and_after(linear: bool):
         assert np.array_equal(found, np.asarray(expected))
     paid = shown[3].sum() + (float(extra[0, range(6), order].sum()) if linear else 0.0)
     assert paid == float(result.objective)
-    assert figure.get_suptitle().startswith(f"cost {float(result.objective):g}")
-    assert ("linear" in figure.get_suptitle()) == linear
+    assert figure._suptitle.get_text().startswith(f"cost {float(result.objective):g}")
+    assert ("linear" in figure._suptitle.get_text()) == linear
     assert panels[1].get_title() == f"distance, as given: cost {float((flow * distance).sum()):g}"
 
 

@@ -44,7 +44,7 @@ def test_graphs_and_table_show_the_same_elements():
     assert figure.axes[1].texts[0].get_text() == chr(65 + element)
     assert table.texts[place].get_text() == "0"
     assert [label.get_text() for label in table.get_yticklabels()] == [f"graph {graph}" for graph in range(5)]
-    assert figure.get_suptitle().endswith(f"universe of {result.universe_size}")
+    assert figure._suptitle.get_text().endswith(f"universe of {result.universe_size}")
 
 
 def test_elements_of_most_graphs_come_first():
