@@ -189,10 +189,10 @@ def _threads(rows: list[Row]) -> str:
     own = [row for row in rows if row["extra_info"]["family"] == "threads"]
     if not own:
         return ""
-    counts = sorted(values(own, "solver_threads"))
+    counts = sorted(values(own, "threads"))
     lines = []
     for task in values(own, "solver"):
-        found = [find(own, solver=task, solver_threads=count) for count in counts]
+        found = [find(own, solver=task, threads=count) for count in counts]
         kept = [row["extra_info"] for row in found if row is not None]
         lines.append(
             [task, *(number(milliseconds(row)) for row in found), f"{kept[0]['objective']:.2f}",

@@ -19,36 +19,6 @@ JSON = RESULTS / "benchmark.json"
 REPORT = RESULTS / "report.md"
 
 
-def _lap(rows: list[Row]) -> str:
-    solvers = values(rows, "solver")
-    peers = [solver for solver in solvers if not solver.startswith("graphmatch")]
-    lines = []
-    for family in values(rows, "family"):
-        for dtype in values(rows, "dtype"):
-            for nodes in sorted(values(rows, "nodes")):
-                found = [find(rows, family=family, dtype=dtype, nodes=nodes, solver=solver) for solver in solvers]
-                times = {solver: milliseconds(row) for solver, row in zip(solvers, found, strict=True)}
-                own = times.get("graphmatch")
-                ratios = [
-                    None if own is None or time is None else time / own for time in (times[peer] for peer in peers)
-                ]
-                excess = [None if row is None else row["extra_info"]["excess"] for row in found]
-                lines.append(
-                    [family, dtype, nodes, *map(number, times.values())]
-                    + [number(ratio, 2) for ratio in ratios]
-                    + [number(max((abs(each) for each in excess if each is not None), default=None), 1)]
-                )
-    text = (
-        "64 square matrices in one call (SciPy and lapjv: one call each), peers in one thread: ms for all of them, "
-        "median, then the peers' times in units of graphmatch's in one thread. *uniform*: few ties; *integers* from 0 "
-        "to n/10 and *reduced* (uniform costs less their optimal duals): many. lapjv computes in the type of the costs "
-        "here, lapjv-single in float32 as is its default; all others compute in float64. Last, the largest difference "
-        "to SciPy's objective per node."
-    )
-    headers = ["costs", "type", "n", *solvers, *(f"{peer} / graphmatch" for peer in peers), "largest difference"]
-    return f"{text}\n\n{table(headers, lines)}"
-
-
 def _gradients(rows: list[Row]) -> str:
     lines = [
         [
