@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import graphmatch as gm
 
-# Its name for the same estimator, with the options that the suite gives ours.
-PYEPO: dict[str, tuple[str, dict[str, Any]]] = {
-    "BlackBox": ("blackboxOpt", {"lambd": 1.0}),
-    "IMLE": ("implicitMLE", {"n_samples": 1, "sigma": 0.3, "lambd": 3.0, "two_sides": True}),
+# Its name for the same estimator, the step that the suite gives ours, and its other options.
+PYEPO: dict[str, tuple[str, float, dict[str, Any]]] = {
+    "BlackBox": ("blackboxOpt", 1.0, {}),
+    "IMLE": ("implicitMLE", 3.0, {"n_samples": 1, "sigma": 0.3, "two_sides": True}),
 }
 
 
@@ -28,15 +28,21 @@ class PyEPOMatching:
         edges1: (b, e1, 2) int64; problems with other edges are other models.
         edges2: (b, e2, 2) int64.
         nodes: Of both graphs.
+        peak: The largest entry of the gradient that comes from above. Our step is the most by which a cost is moved;
+            its lambda multiplies that gradient.
     """
 
-    def __init__(self, estimator: str, solver: gm.Solver, edges1: Tensor, edges2: Tensor, nodes: int) -> None:
+    def __init__(
+        self, estimator: str, solver: gm.Solver, edges1: Tensor, edges2: Tensor, nodes: int, peak: float
+    ) -> None:
         self.shapes = ((nodes, nodes), (edges1.shape[1], edges2.shape[1]))
         self.count = nodes * nodes
-        name, options = PYEPO[estimator]
+        name, step, options = PYEPO[estimator]
         make = getattr(importlib.import_module("pyepo.func"), name)
         self.models = [self._model(solver, *edges) for edges in zip(edges1, edges2, strict=True)]
-        self.modules: list[nn.Module | Callable[[Tensor], Tensor]] = [make(model, **options) for model in self.models]
+        self.modules: list[nn.Module | Callable[[Tensor], Tensor]] = [
+            make(model, lambd=step / peak, **options) for model in self.models
+        ]
 
     def _model(self, solver: gm.Solver, edges1: Tensor, edges2: Tensor) -> Any:
         opt_model = importlib.import_module("pyepo.model.opt").optModel

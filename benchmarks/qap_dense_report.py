@@ -18,7 +18,7 @@ _FEW = 9  # instances of the solvers that build matrices of n^4 numbers
 _FLOOR = 1e-4  # gaps below it are drawn there
 
 # Its answers are mostly those of the row above it.
-_REPEATED = "Portfolio, 10 s, 2 threads"
+REPEATED = "Portfolio, 10 s, 2 threads"
 # Labels that would collide above their points stand below or beside them: offset and alignment.
 _PLACES = {
     "FAQ": (0, -20, "center"),
@@ -82,7 +82,7 @@ def qaplib(rows: list[Row]) -> str:
         headers += [f"{name} ({count}): mean gap", "reached", "ms"]
     missed = sorted(
         f"{name} {100 * answer['gap']:.2g} %"
-        for name, answer in answers.get("Portfolio, 10 s, 2 threads", {}).items()
+        for name, answer in answers.get(REPEATED, {}).items()
         if answer["gap"] > 0
     )
     text = (
@@ -108,7 +108,7 @@ def _draw(answers: dict[str, Judged]) -> None:
             chosen = [judged[name] for name in few if name in judged]
             gap = max(fmean(answer["gap"] for answer in chosen), _FLOOR)
             time = median(answer["ms"] for answer in chosen)
-            if solver == _REPEATED:
+            if solver == REPEATED:
                 continue
             colour = _colour(solver)
             left.plot(time, gap, "o", color=colour, markersize=10)
