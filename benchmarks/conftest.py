@@ -36,15 +36,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_sessionfinish(exitstatus: int) -> Iterator[None]:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     """Puts the rows into the results when every benchmark passed; another run leaves them as they were."""
     yield
-    # Without a single benchmark the file is empty.
-    text = _PARTIAL.read_text(encoding="utf-8") if exitstatus == 0 and _PARTIAL.exists() else ""
-    if text:
+    written = Path(session.config.option.benchmark_json)
+    if exitstatus == 0 and not written.exists():
+        # The plugin writes nothing where all benchmarks were left out, which is worth knowing.
+        write_rows(written, {"benchmarks": [], "left_out": _left_out})
+    if written != _PARTIAL:
+        return
+    if exitstatus == 0:
         stored = json.loads(_JSON.read_text(encoding="utf-8")) if _JSON.exists() else None
-        write_rows(_JSON, joined(stored, json.loads(text)))
-    Path(_PARTIAL).unlink(missing_ok=True)
+        write_rows(_JSON, joined(stored, json.loads(_PARTIAL.read_text(encoding="utf-8"))))
+    _PARTIAL.unlink(missing_ok=True)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

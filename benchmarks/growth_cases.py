@@ -98,9 +98,7 @@ def _gradients(nodes: int, batch: int, samples: int) -> Work:
 
 def _multigraph(graphs: int, nodes: int) -> Work:
     problem = planted_case(graphs, 0, nodes).problem()
-    return Work(
-        lambda: gm.solve_multigraph(problem), lambda result: {"objective": result.objective, "gap": result.gap}
-    )
+    return Work(lambda: gm.solve_multigraph(problem), lambda result: {"objective": result.objective, "gap": result.gap})
 
 
 def _alignment_step(nodes: int, dim: int) -> Work:
@@ -143,7 +141,9 @@ def sweeps() -> list[Sweep]:
         Sweep(f"{dense}, FAQ", "n", (16, 32, 64, 128, 256), "10 starts, batch 1", lambda n: _dense(faq, n, 1)),
         Sweep(f"{dense}, FAQ", "batch", (1, 4, 16, 64), "10 starts, n = 32", lambda b: _dense(faq, 32, b)),
         Sweep(f"{dense}, Portfolio", "n", (16, 24, 32, 48, 64), "effort 0.1", lambda n: _dense(portfolio, n, 1)),
-        Sweep(f"{dense}, Portfolio", THREADS, threads, "effort 0.1, n = 32, batch 8", lambda _: _dense(portfolio, 32, 8)),
+        Sweep(
+            f"{dense}, Portfolio", THREADS, threads, "effort 0.1, n = 32, batch 8", lambda _: _dense(portfolio, 32, 8)
+        ),
         Sweep("gradients", "n", (8, 16, 32, 64), "batch 6, 1 sample", lambda n: _gradients(n, 6, 1)),
         Sweep("gradients", "batch", (6, 24, 96, 384), "n = 16, 1 sample", lambda b: _gradients(16, b, 1)),
         Sweep("gradients", "samples", (1, 4, 16, 64, 256), "n = 16, batch 6", lambda s: _gradients(16, 6, s)),

@@ -117,7 +117,9 @@ def _with_peers(rows: Sequence[Row]) -> str:
         if row["group"] not in _WITH_PEERS or info.get("phase", "solve") != "solve":
             continue
         problem, solver = [info[key] for key in _WITH_PEERS[row["group"]][:-1]], info["solver"]
-        name = f"{row['group']}: {', '.join(f'noise {each:g}' if isinstance(each, float) else each for each in problem)}"
+        name = (
+            f"{row['group']}: {', '.join(f'noise {each:g}' if isinstance(each, float) else each for each in problem)}"
+        )
         time = milliseconds(row)
         if time:
             curves.setdefault((name, solver), {})[info["nodes"]] = time

@@ -42,9 +42,9 @@ def section(rows: list[Row]) -> str:
                     + [number(max((abs(each) for each in excess if each is not None), default=None), 1)]
                 )
     text = (
-        "64 square matrices in one call (SciPy, lapjv and POT: one call each), peers in one thread: ms for all of them, "
-        "median, then the peers' times in units of graphmatch's in one thread. *uniform*: few ties; *integers* from 0 "
-        "to n/10 and *reduced* (uniform costs less their optimal duals): many. lapjv computes in the type of the costs "
+        "64 square matrices in one call (SciPy, lapjv and POT: one call each), peers in one thread: ms for all of "
+        "them, median, then the peers' times in units of graphmatch's in one thread. *uniform*: few ties; *integers* "
+        "from 0 to n/10 and *reduced* (uniform costs less their optimal duals): many. lapjv computes in the type of the costs "
         "here, lapjv-single in float32 as is its default; all others compute in float64. POT: exact optimal transport "
         "between uniform weights. Last, the largest difference to SciPy's objective per node."
     )
@@ -63,9 +63,7 @@ def _draw(rows: list[Row]) -> None:
                 found = {size: find(own, family=family, nodes=size, solver=solver) for size in sizes}
                 times = {size: milliseconds(row) for size, row in found.items() if row is not None}
                 colour, marker, line = _STYLES.get(solver, ("#000000", "x", ":"))
-                axis.plot(
-                    list(times), list(times.values()), color=colour, marker=marker, linestyle=line, label=solver
-                )
+                axis.plot(list(times), list(times.values()), color=colour, marker=marker, linestyle=line, label=solver)
             axis.set(xscale="log", yscale="log", xlabel="nodes n", title=f"costs: {family}")
             axis.xaxis.set_major_locator(FixedLocator(sizes))
             axis.xaxis.set_minor_locator(NullLocator())

@@ -59,7 +59,7 @@ def _cpu_name() -> str:
 
 
 def commit() -> str:
-    """Returns the commit of the tree, "-dirty" where files differ from it that are no results; "unversioned" without git."""
+    """Returns the commit of the tree, "-dirty" where files but results differ from it; "unversioned" without git."""
     described = _git("describe", "--always", "--abbrev=12", "--exclude=*")
     if described is None:
         return "unversioned"

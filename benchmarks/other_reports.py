@@ -67,9 +67,7 @@ def _gradients(result: dict[str, Any]) -> str:
 def _multigraph(result: dict[str, Any]) -> str:
     exponents = result["exponents"]
     names = list(dict.fromkeys(row["method"] for row in result["rows"]))
-    lines = [
-        [name, *(_exponent(exponents.get(axis, {}).get(name)) for axis in ("graphs", "nodes"))] for name in names
-    ]
+    lines = [[name, *(_exponent(exponents.get(axis, {}).get(name)) for axis in ("graphs", "nodes"))] for name in names]
     text = (
         f"Exponents of the time in the number of graphs m and of nodes n, with standard errors. "
         f"[Times, objectives and answers]({MULTIGRAPH.with_suffix('.md')}); {_versions(result['versions'])}."

@@ -81,9 +81,7 @@ def qaplib(rows: list[Row]) -> str:
     for name, count in zip(("chosen", "n <= 32", "n <= 64"), counts, strict=True):
         headers += [f"{name} ({count}): mean gap", "reached", "ms"]
     missed = sorted(
-        f"{name} {100 * answer['gap']:.2g} %"
-        for name, answer in answers.get(REPEATED, {}).items()
-        if answer["gap"] > 0
+        f"{name} {100 * answer['gap']:.2g} %" for name, answer in answers.get(REPEATED, {}).items() if answer["gap"] > 0
     )
     text = (
         "Gap to the best known value, share of instances that reach it, median ms per instance. One thread where "

@@ -69,4 +69,4 @@ def joined(stored: Run | None, new: Run, *, suites: Iterable[str] | None = None)
     rows = [fresh.pop(row["fullname"], row) for row in kept]
     rows = sorted([*rows, *fresh.values()], key=suite_of)
     left_out = {suite: why for suite, why in before.get("left_out", {}).items() if suite not in covered}
-    return {**new, "left_out": left_out | new.get("left_out", {}), "benchmarks": rows}
+    return {**before, **new, "left_out": left_out | new.get("left_out", {}), "benchmarks": rows}

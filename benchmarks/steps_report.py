@@ -40,8 +40,8 @@ def gradients(rows: list[Row]) -> str:
     peer = _beside_pyepo(rows)
     if peer:
         text += (
-            f" PyEPO: the same estimators with its own noise, on all costs, around the quick solver, which it calls for "
-            f"one problem and sample at a time: {peer} times the time of `MatchingLayer`."
+            f" PyEPO: the same estimators with its own noise, on all costs, around the quick solver, which it calls "
+            f"for one problem and sample at a time: {peer} times the time of `MatchingLayer`."
         )
     headers = ["estimator", "by", "solver", "noise", "N", "ms", "certified", "largest gap", "problems with a gradient"]
     return f"{text}\n\n{table(headers, lines)}"
