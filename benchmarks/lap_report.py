@@ -44,9 +44,9 @@ def section(rows: list[Row]) -> str:
     text = (
         "64 square matrices in one call (SciPy, lapjv and POT: one call each), peers in one thread: ms for all of "
         "them, median, then the peers' times in units of graphmatch's in one thread. *uniform*: few ties; *integers* "
-        "from 0 to n/10 and *reduced* (uniform costs less their optimal duals): many. lapjv computes in the type of the costs "
-        "here, lapjv-single in float32 as is its default; all others compute in float64. POT: exact optimal transport "
-        "between uniform weights. Last, the largest difference to SciPy's objective per node."
+        "from 0 to n/10 and *reduced* (uniform costs less their optimal duals): many. lapjv computes in the type of "
+        "the costs here, lapjv-single in float32 as is its default; all others compute in float64. POT: exact optimal "
+        "transport between uniform weights. Last, the largest difference to SciPy's objective per node."
     )
     headers = ["costs", "type", "n", *solvers, *(f"{peer} / graphmatch" for peer in peers), "largest difference"]
     return f"{text}\n\n![time against the number of nodes]({PICTURE.name})\n\n{table(headers, lines)}"

@@ -107,6 +107,7 @@ def run_parts(chosen: Sequence[Part], tree: str, journal: Path = JOURNAL, say: C
         0, or 1 where a part failed.
     """
     done = _done(journal, tree)
+    kept = {*done, *(part.name for part in chosen if part.is_kept)}
     failed = []
     for place, part in enumerate(chosen, start=1):
         if part.is_kept and part.name in done:
@@ -121,7 +122,8 @@ def run_parts(chosen: Sequence[Part], tree: str, journal: Path = JOURNAL, say: C
             say(f"    {part.name} failed after {seconds:.0f} s with exit code {code}; what it had before stays")
             continue
         done[part.name] = seconds
-        write_json(journal, {"commit": tree, "seconds": done})
+        if part.is_kept:
+            write_json(journal, {"commit": tree, "seconds": {name: done[name] for name in done if name in kept}})
     minutes = sum(done.get(part.name, 0.0) for part in chosen) / 60
     for part in chosen:
         say(f"{part.name:45} {f'{done[part.name]:7.1f} s' if part.name in done else ' failed'}")
