@@ -66,7 +66,7 @@ bench-cuda: $(BENCH) $(CUDA)  ## measure the GPU's share of it, with the CPU in 
 	$(BIN)/pytest benchmarks/cuda --benchmark-only -m cuda --benchmark-json benchmarks/results/cuda.json
 	$(BIN)/python -m benchmarks.cuda_report
 
-bench-report: $(BENCH)  ## measure everything in the report, write it and the README's figures (half an hour)
+bench-report: $(BENCH)  ## measure everything in the report, write it and the README's figures
 	$(BIN)/python -m benchmarks.run
 
 sanitize: build/sanitize/address build/sanitize/thread  ## run the native tests under ASan, UBSan and TSan
