@@ -16,6 +16,7 @@ from benchmarks.tables import MISSING, Row, milliseconds, number, table
 
 PICTURE = RESULTS / "growth.png"
 _STYLES = ((BLUE, "o", "-"), (ORANGE, "s", "-"), (GREEN, "^", "-"), ("#CC79A7", "D", "-"), (GREY, "v", "-"))
+_HEADROOM = 50.0
 # Suites of which the growth with n of peers can be told too: group, and the keys that tell their rows apart.
 _WITH_PEERS = {"lap": ("family", "dtype", "solver"), "qap-sparse": ("noise", "solver")}
 
@@ -146,6 +147,8 @@ def _draw(found: Sequence[Growth]) -> None:
             _draw_group(axis, [growth for growth in found if growth.group.split(",")[0] == group])
             axis.set_title(group)
             axis.tick_params(labelbottom=True)
+        # Room for the legends above the curves.
+        axes[0].set_ylim(top=_HEADROOM * axes[0].get_ylim()[1])
         for axis in axes[len(groups) :]:
             axis.set_axis_off()
         canvas.supxlabel("size / smallest size; dotted: proportional", fontsize=13)
@@ -174,6 +177,6 @@ def _draw_group(axis: Axes, found: Sequence[Growth]) -> None:
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         side.set_minor_formatter(NullFormatter())
-    axis.legend(loc="upper left", fontsize=13, handlelength=1.6, frameon=True, edgecolor="none")
+    axis.legend(loc="upper left", fontsize=13, handlelength=1.6)
     if speedups:
         axis.text(0.97, 0.04, "\n".join(speedups), transform=axis.transAxes, ha="right", fontsize=12, color=GREY)
