@@ -64,16 +64,14 @@ docs: $(DOCS)  ## build the site into build/site; a broken link or anchor fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(BENCH)  ## measure speed and quality, with the peers in the same run
-	$(BIN)/pytest benchmarks --benchmark-only
+	$(BIN)/python -m benchmarks.run --only suites
 
 bench-cuda: $(BENCH) $(CUDA)  ## measure the GPU's share of it, with the CPU in the same run
 	$(BIN)/pytest benchmarks/cuda --benchmark-only -m cuda --benchmark-json benchmarks/results/cuda.json
 	$(BIN)/python -m benchmarks.cuda_report
 
-bench-report: $(BENCH)  ## run the learning experiments and write benchmarks/results/report.md
-	$(BIN)/python -m benchmarks.alignment
-	$(BIN)/python -m benchmarks.keypoint_learning
-	$(BIN)/python -m benchmarks.report
+bench-report: $(BENCH)  ## measure everything in the report, write it and the README's figures
+	$(BIN)/python -m benchmarks.run
 
 sanitize: build/sanitize/address build/sanitize/thread  ## run the native tests under ASan, UBSan and TSan
 	build/sanitize/address
