@@ -23,10 +23,7 @@ _OUTSIDE = (
     "CHANGELOG.md",
     "csrc/README.md",
     "benchmarks/README.md",
-    "benchmarks/results/report.md",
-    "benchmarks/results/cuda.md",
-    "benchmarks/results/objectives.md",
-    "benchmarks/results/multigraph_scaling/multigraph.md",
+    *(path.relative_to(_ROOT).as_posix() for path in sorted(_ROOT.glob("benchmarks/results/**/*.md"))),
 )
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 _FENCE = re.compile(r"^(```.*?^```$)", re.M | re.S)
