@@ -162,8 +162,13 @@ def unmatched_cost(where: str, value: object) -> None:
         )
 
 
-def memory(where: str, bytes_needed: int, cure: str) -> None:
-    """Refuses work that needs more memory than is free, before the system kills the process for it."""
+def memory(where: str, bytes_needed: int, cure: str, device: torch.device | None = None) -> None:
+    """Refuses work that needs more memory than is free, before the system kills the process for it.
+
+    A GPU tells by itself, and does not kill.
+    """
+    if (device is not None and device.type != "cpu") or torch.compiler.is_compiling():
+        return
     if bytes_needed <= min(_physical_memory(), _ALWAYS_FREE):
         return
     available = available_memory()
