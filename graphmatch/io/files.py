@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import threading
 import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -67,9 +68,12 @@ def write_bytes(where: str, path: Path, content: bytes) -> None:
     elif path.suffix == ".xz":
         content = lzma.compress(content)
     target = path.resolve()  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else the name may reach the disk before the content
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
