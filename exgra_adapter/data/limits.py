@@ -24,7 +24,7 @@ UNPACKED_VARIABLE = "EXGRA_MOST_UNPACKED_BYTES"
 
 # Text shrinks to a tenth; gzip makes at most a thousandth of anything, and xz much less.
 _LARGEST_RATIO = 250
-_MAGIC = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
+_MAGIC = {b"\x1f\x8b": ".gz", b"\xfd7zXZ": ".xz"}
 
 
 def most_sample_bytes() -> int:
@@ -78,16 +78,17 @@ def open_unpacked(path: Path, caller: str, by_name: bool = False) -> IO[bytes]:
         example: the unpacked .../bomb.gz must have at most 100000 bytes
     """
     if by_name:
-        opened = gzip.open if path.suffix == ".gz" else None
+        kind = ".gz" if path.suffix == ".gz" else ""
     else:
         with path.open("rb") as file:
             start = file.read(6)
-        opened = next((how for magic, how in _MAGIC.items() if start.startswith(magic)), None)
-    if opened is None:
+        kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "")
+    if not kind:
         return path.open("rb")
+    unpacked = cast(IO[bytes], gzip.GzipFile(path) if kind == ".gz" else lzma.LZMAFile(path))
     limit = most_unpacked_bytes(path)
     error = too_long(caller, f"the unpacked {path}", limit, UNPACKED_VARIABLE)
-    return io.BufferedReader(_Bounded(cast(IO[bytes], opened(path, "rb")), limit, error), 1 << 16)
+    return io.BufferedReader(_Bounded(unpacked, limit, error), 1 << 16)
 
 
 class _Bounded(io.RawIOBase):
