@@ -192,7 +192,7 @@ def read_parquet(path: Path, caller: str, with_images: bool) -> Iterator[RawSamp
                     cell = ParquetCell(path, group, row) if embedded else None
                     yield _parquet_sample(content, path, position, cell)
                     position, row = position + 1, row + 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: texts are checked late
         raise _unreadable(path, caller, error) from None
 
 

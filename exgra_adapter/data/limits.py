@@ -15,8 +15,9 @@ import gzip
 import io
 import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any
 
 SAMPLE_VARIABLE = "EXGRA_MOST_SAMPLE_BYTES"
 IMAGE_VARIABLE = "EXGRA_MOST_IMAGE_BYTES"
@@ -24,6 +25,7 @@ UNPACKED_VARIABLE = "EXGRA_MOST_UNPACKED_BYTES"
 
 # Text shrinks to a tenth; gzip makes at most a thousandth of anything, and xz much less.
 _LARGEST_RATIO = 250
+_UNPACK: dict[str, Callable[[Path], Any]] = {".gz": gzip.GzipFile, ".xz": lzma.LZMAFile}
 _MAGIC = {b"\x1f\x8b": ".gz", b"\xfd7zXZ": ".xz"}
 
 
@@ -85,10 +87,9 @@ def open_unpacked(path: Path, caller: str, by_name: bool = False) -> IO[bytes]:
         kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "")
     if not kind:
         return path.open("rb")
-    unpacked = cast(IO[bytes], gzip.GzipFile(path) if kind == ".gz" else lzma.LZMAFile(path))
     limit = most_unpacked_bytes(path)
     error = too_long(caller, f"the unpacked {path}", limit, UNPACKED_VARIABLE)
-    return io.BufferedReader(_Bounded(unpacked, limit, error), 1 << 16)
+    return io.BufferedReader(_Bounded(_UNPACK[kind](path), limit, error), 1 << 16)
 
 
 class _Bounded(io.RawIOBase):

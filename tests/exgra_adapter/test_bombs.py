@@ -172,6 +172,16 @@ def test_an_object_is_told_from_a_list_without_reading_it_all(tmp_path: Path):
         read_records(path)
 
 
+def test_texts_of_parquet_files_are_utf_8(tmp_path: Path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    table = pyarrow.Table.from_pylist([{"id": "MARK", "image": "a.png", "conversations": SAMPLE["conversations"]}])
+    parquet.write_table(table, path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(b"MARK", b"MA\xffK"))
+    with pytest.raises(ValueError, match=r"a\.parquet must be a readable file; got: 'utf-8' codec"):
+        read_records(path)
+
+
 def shard(path: Path, members: list[tuple[str, bytes]]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, content in members:

@@ -8,6 +8,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import torch
 from PIL import Image
 from safetensors.torch import save, save_file
@@ -111,6 +113,18 @@ def read_shard(path: Path) -> list[tuple]:
     return [(record.id, store.open(record.image).size) for record in read_records(path)]
 
 
+def write_table(path: Path, seed: int) -> None:
+    talk = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "ü"}]
+    image = b"P5 2 1 255 ab"
+    rows = [
+        {"id": str(number), "image": {"bytes": image, "path": f"{number}.pgm"} if seed < 6 else image,
+         "conversations": talk}
+        for number in range(3)
+    ]  # fmt: skip
+    kind = ("snappy", "gzip", "zstd", "none", "brotli", "lz4")[seed % 6]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, compression=kind, use_dictionary=seed % 2 == 0)
+
+
 def loosely_read() -> list[Format]:
     """The formats whose readers are asked for a sentence or an answer, and for nothing more."""
     return [
@@ -120,5 +134,6 @@ def loosely_read() -> list[Format]:
         Format("model.safetensors.index.json", write_index, lambda path: len(Checkpoint(path.parent).tensors)),
         Format("alone.safetensors", write_weights, read_weights),
         Format("shard.tar", write_shard, read_shard),
+        Format("table.parquet", write_table, read_shard),
         Format("picture.any", write_picture, read_picture),
     ]
