@@ -6,7 +6,9 @@ On CUDA tensors values are not checked here, which would wait for the GPU, but s
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
@@ -17,6 +19,8 @@ FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Sums over millions of costs stay finite in double below this.
 LARGEST_COST = 1e100
+# Asking the system how much is free takes longer than solving a small problem.
+_ALWAYS_FREE = 2**26
 
 
 def message(where: str, argument: str, rule: str, received: object, cure: str) -> str:
@@ -158,12 +162,67 @@ def unmatched_cost(where: str, value: object) -> None:
         )
 
 
-def memory(where: str, bytes_needed: int, cure: str) -> None:
-    """Refuses work that needs more memory than the machine has, before the system kills the process for it."""
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def memory(where: str, bytes_needed: int, cure: str, device: torch.device | None = None) -> None:
+    """Refuses work that needs more memory than is free, before the system kills the process for it.
+
+    A GPU tells by itself, and does not kill.
+    """
+    if (device is not None and device.type != "cpu") or torch.compiler.is_compiling():
+        return
+    if bytes_needed <= min(_physical_memory(), _ALWAYS_FREE):
+        return
+    available = available_memory()
     if bytes_needed > available:
-        rule = f"fit into the {available / 2**30:.1f} GiB of memory of this machine"
-        raise ValueError(message(where, "the problem", rule, f"{bytes_needed / 2**30:.1f} GiB to allocate", cure))
+        rule = f"fit into the {_bytes(available)} of memory that are free"
+        raise ValueError(message(where, "the problem", rule, f"{_bytes(bytes_needed)} to allocate", cure))
+
+
+def available_memory() -> int:
+    """Returns how many bytes this process may still take: what the machine, its container and its limits leave."""
+    rooms = [_physical_memory()]
+    rooms += [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
+    for line in _lines("/proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            rooms += _container_rooms(Path("/sys/fs/cgroup"), path, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            rooms += _container_rooms(Path("/sys/fs/cgroup/memory"), path, *names)
+    for line in _lines("/proc/self/statm"):
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            rooms.append(limit - int(line.split()[0]) * resource.getpagesize())
+    return max(min(rooms), 0)
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _container_rooms(root: Path, path: str, limit_name: str, used_name: str, reclaimable_name: str) -> list[int]:
+    """Returns what each limit on the way from the root to a control group leaves; pages of read files can go."""
+    rooms = []
+    parts = PurePosixPath(path.strip().lstrip("/")).parts
+    for depth in range(len(parts) + 1):
+        folder = root.joinpath(*parts[:depth])
+        limit, used = ([*_lines(folder / name), "max"][0].strip() for name in (limit_name, used_name))
+        if limit.isdigit() and used.isdigit():
+            fields = (line.split() for line in _lines(folder / "memory.stat"))
+            reclaimable = next((int(count) for name, count in fields if name == reclaimable_name), 0)
+            rooms.append(int(limit) - int(used) + reclaimable)
+    return rooms
+
+
+def _lines(path: str | Path) -> list[str]:
+    """Returns the lines of a file of the system, none where it has no such file."""
+    try:
+        return Path(path).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB ({count} bytes)"
 
 
 def option(where: str, argument: str, value: float, holds: bool, rule: str, cure: str) -> None:

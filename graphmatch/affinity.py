@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -54,6 +56,9 @@ def cosine_affinity(left: Tensor, right: Tensor) -> Tensor:
         raise ValueError(
             _check.message("cosine_affinity", "left and right", "hold vectors of one length", received, "Check both.")
         )
+    bytes_needed = prod(left.shape[:-1]) * right.shape[-2] * left.element_size()
+    cure = "Every vector is compared with every other one: use fewer, such as the edges of knn_graph."
+    _check.memory("cosine_affinity", bytes_needed, cure, left.device)
     return torch.matmul(_unit(left), _unit(right).transpose(-1, -2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, overload
 
 import torch
@@ -18,7 +19,10 @@ def _pad_and_stack(tensors: Sequence[Tensor]) -> Tensor:
     if len(set(shapes)) == 1:
         return torch.cat(list(tensors))
     shape = [max(extents) for extents in zip(*shapes, strict=True)]
-    stacked = tensors[0].new_zeros(sum(tensor.shape[0] for tensor in tensors), *shape)
+    batch = sum(tensor.shape[0] for tensor in tensors)
+    cure = "All problems are padded to the largest: stack those of similar sizes."
+    _check.memory("stack_problems", batch * prod(shape) * tensors[0].element_size(), cure, tensors[0].device)
+    stacked = tensors[0].new_zeros(batch, *shape)
     start = 0
     for tensor in tensors:
         inside = tuple(slice(0, extent) for extent in tuple(tensor.shape[1:]))

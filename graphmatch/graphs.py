@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -63,6 +64,10 @@ def nearest_neighbours(coordinates: Tensor, neighbours: int, real: Tensor | None
 
     Of all points, or of those that are `real`, (..., n) bool; points that run out leave any index behind.
     """
+    count = coordinates.shape[-2]
+    bytes_needed = 3 * prod(coordinates.shape[:-1]) * count * coordinates.element_size()
+    cure = "All distances are computed: use fewer points, or a graph from scipy.spatial.cKDTree."
+    _check.memory("knn_graph", bytes_needed, cure, coordinates.device)
     # Differences, not |x|^2 + |y|^2 - 2xy: the latter loses the distances of close points in float32.
     distances = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
     barred = torch.eye(coordinates.shape[-2], dtype=torch.bool, device=coordinates.device)
@@ -86,5 +91,7 @@ def complete_graph(points: Tensor) -> Graph:
     """
     points = _points("complete_graph", points)
     count = points.shape[-2]
+    cure = "Every two points are joined: use fewer, or knn_graph."
+    _check.memory("complete_graph", 2 * torch.int64.itemsize * count**2, cure, points.device)
     edges = (~torch.eye(count, dtype=torch.bool, device=points.device)).nonzero()
     return Graph(points, edges.expand(*points.shape[:-2], *edges.shape))

@@ -22,8 +22,8 @@ def hamming_loss(matching: Tensor, target: Tensor, mask: Tensor | None = None) -
         mask: (n1,) or (b, n1) bool, the nodes that count; None = all.
 
     Returns:
-        Scalar in [0, 2] for complete matchings, float32 at least: a loss scaled for float16 exceeds what float16 holds. 0
-        for an empty batch or an empty target.
+        Scalar in [0, 2] for complete matchings, 0 for an empty batch or an empty target. In float32 at least: a loss
+        scaled for float16 exceeds what float16 holds.
 
     Example:
         >>> import torch, graphmatch as gm

@@ -35,6 +35,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from graphmatch import _check
+
 Gradient = Literal["implicit", "unrolled"]
 
 # Exponents of forbidden entries, and the least of all others: finite, so no gradient is inf - inf, and so far apart
@@ -42,6 +44,7 @@ Gradient = Literal["implicit", "unrolled"]
 _FORBIDDEN, _LEAST = -1e30, -1e20
 # Iterations between two looks at the convergence: each makes the host wait for the device.
 _CHECK_EVERY = 10
+_COPIES = 8  # of the costs, that an iteration needs at once
 # Factor on the temperature per iteration while it falls.
 _COOLING = 0.9
 # Conjugate gradients per Newton step, and the largest changes of a potential that it tries, in temperatures.
@@ -111,6 +114,8 @@ def entropic_plan(
         gradient: "implicit" differentiates the fixed point, "unrolled" the iterations.
     """
     unrolled = gradient == "unrolled" and torch.is_grad_enabled() and costs.requires_grad
+    bytes_needed = _COPIES * costs.numel() * costs.element_size()
+    _check.memory("Sinkhorn", bytes_needed, "Use fewer nodes, problems or samples.", costs.device)
     problem = _augment(costs if unrolled else costs.detach(), counts, unmatched_cost, temperature)
     partial = unmatched_cost is not None
     with torch.set_grad_enabled(unrolled):

@@ -234,7 +234,7 @@ def test_a_problem_that_does_not_fit_into_memory_is_refused(tmp_path: Path, monk
     path = written(tmp_path, "\n".join(lines))
     assert gm.io.read_dd(path).quadratic_costs.shape == (1, n - 1, n - 1)
     monkeypatch.setattr(_check.os, "sysconf", lambda name: 1000)
-    with pytest.raises(ValueError, match=r"must fit into the 0\.0 GiB of memory of this machine"):
+    with pytest.raises(ValueError, match=r"must fit into the 0\.0 GiB \(1000000 bytes\) of memory that are free"):
         gm.io.read_dd(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import pickle
 import re
 import struct
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from exgra_adapter import strict_json
 from exgra_adapter.conversion.plan import summarize
 
 # In this order: safetensors files are preferred, they cannot hold code.
@@ -164,8 +164,8 @@ def _weight_map(folder: Path) -> dict[str, str]:
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = strict_json.decode(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"Checkpoint: {path} must be JSON; got an error: {error}. Copy it again.") from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):

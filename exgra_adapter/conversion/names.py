@@ -114,7 +114,7 @@ def read_config(folder: Path) -> tuple[Direction, dict[str, Any]]:
         raise ValueError(f"convert: source must be a model folder with config.json; got {folder}. Check the path.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"convert: {path} must be JSON; got an error: {error}. Copy it again.") from error
     if not isinstance(content, dict):
         raise ValueError(f"convert: {path} must be a JSON object; got {type(content).__name__}. Copy it again.")

@@ -270,7 +270,7 @@ def _read_record(source: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["direction"] == "hugging-face" and isinstance(content["settings"], dict):
             return content["settings"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise ValueError(
             f"convert: {path} must be a report that this command wrote; got an error: {error}. Remove the file: "
             "settings are then derived from config.json."

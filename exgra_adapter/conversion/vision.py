@@ -112,7 +112,7 @@ def _read_config(folder: Path) -> CLIPVisionConfig:
         )
     try:
         kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (ValueError, RecursionError, AttributeError) as error:
         raise ValueError(f"open_vision_tower: {path} must be a JSON object; got an error: {error}.") from error
     if kind == "clip":
         return CLIPConfig.from_pretrained(folder, local_files_only=True).vision_config

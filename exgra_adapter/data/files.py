@@ -27,6 +27,7 @@ SHARD_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".tar")
 """Kinds of files that a folder may hold many of."""
 
 _RANKS = 2**64
+_MOST_FILES = 1_000_000
 
 
 def read_records(path: Path, allow_duplicate_ids: bool = False) -> list[Record]:
@@ -209,6 +210,10 @@ def _expand_braces(text: str) -> list[str]:
     numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
     if numbers:
         width = len(numbers[1])
+        if int(numbers[2]) - int(numbers[1]) > _MOST_FILES:
+            raise ValueError(
+                f"record_files: braces must stand for at most {_MOST_FILES} files; got {match[0]}. Correct the numbers."
+            )
         choices = [f"{number:0{width}}" for number in range(int(numbers[1]), int(numbers[2]) + 1)]
     else:
         choices = match[1].split(",")

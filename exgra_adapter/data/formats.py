@@ -6,7 +6,7 @@ Every reader holds one sample, one batch of rows or one piece of the file in mem
 from __future__ import annotations
 
 import functools
-import gzip
+import io
 import itertools
 import json
 import tarfile
@@ -14,10 +14,18 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 from exgra_adapter.data.images import ImageError
 from exgra_adapter.data.json_list import JsonList
+from exgra_adapter.data.limits import (
+    IMAGE_VARIABLE,
+    SAMPLE_VARIABLE,
+    most_image_bytes,
+    most_sample_bytes,
+    open_unpacked,
+    too_long,
+)
 from exgra_adapter.data.records import EXTENDED_KEYS, TURN_KEYS
 
 IMAGE_SUFFIXES = ("bmp", "gif", "jp2", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
@@ -75,6 +83,8 @@ def read_encoded(image: EncodedImage, label: str) -> bytes:
     if isinstance(image, bytes):
         return image
     try:
+        if isinstance(image, FileRange) and image.size > most_image_bytes():
+            raise ImageError(str(too_long("open_image", label, most_image_bytes(), IMAGE_VARIABLE)))
         return image.read()
     except OSError as error:
         reason = error.strerror or str(error)
@@ -109,7 +119,7 @@ def read_json_list(path: Path, caller: str) -> Iterator[RawSample]:
         ValueError: The file cannot be read, is not UTF-8, not JSON, or not a list.
     """
     try:
-        with _open(path) as file:
+        with _open(path, caller) as file:
             for position, content in enumerate(JsonList(file, path, caller)):
                 yield RawSample(f"sample {position} of {path}", content)
     except UnicodeDecodeError as error:
@@ -131,10 +141,12 @@ def read_json_lines(path: Path, caller: str) -> Iterator[RawSample]:
     Raises:
         ValueError: The file cannot be read.
     """
-    position = 0
+    position, most = 0, most_sample_bytes()
     try:
-        with _open_bytes(path) as file:
-            for number, line in enumerate(file, start=1):
+        with open_unpacked(path, caller, by_name=True) as file:
+            for number, line in enumerate(iter(lambda: file.readline(most + 1), b""), start=1):
+                if len(line) > most:
+                    raise too_long(caller, f"line {number} of {path}", most, SAMPLE_VARIABLE)
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 text = text.strip()
                 if text:
@@ -172,13 +184,15 @@ def read_parquet(path: Path, caller: str, with_images: bool) -> Iterator[RawSamp
             position = 0
             for group in range(file.num_row_groups):
                 row = 0
+                if "image" in columns and embedded:
+                    _require_small_images(file.metadata, group, path)
                 # Threads of pyarrow would not survive the fork of a data loader's workers.
                 batches = file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)
                 for content in (content for batch in batches for content in batch.to_pylist()):
                     cell = ParquetCell(path, group, row) if embedded else None
                     yield _parquet_sample(content, path, position, cell)
                     position, row = position + 1, row + 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: texts are checked late
         raise _unreadable(path, caller, error) from None
 
 
@@ -226,10 +240,14 @@ def tar_members(path: Path, caller: str, read: str | None = None) -> Iterator[tu
                     f"it; got {compression}. Unpack it first; the images in it are compressed anyway."
                 )
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as archive:
+            most = most_sample_bytes()
+            guarded = cast(IO[bytes], _ShortReads(file, most))
+            with tarfile.open(fileobj=guarded, mode="r:") as archive:
                 while (member := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # it would keep every header
                     wanted = read is not None and member.isreg() and member.name.lower().endswith(read)
+                    if wanted and member.size > most:
+                        raise too_long(caller, f"{member.name} in {path}", most, SAMPLE_VARIABLE)
                     content = archive.extractfile(member) if wanted else None
                     yield member, content.read() if content else b""
                 # tarfile takes a damaged header for the end of the archive.
@@ -247,6 +265,20 @@ class _TarPart:
     name: str
     place: FileRange
     content: bytes
+
+
+class _ShortReads:
+    """A file that reads no more at once than asked for in good faith: damaged headers ask for anything."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._file, self._most = file, most
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads as many bytes."""
+        if size > self._most:
+            raise tarfile.ReadError(f"a header says that {size} bytes follow")
+        return self._file.read(size)
 
 
 def _tar_parts(path: Path, caller: str) -> Iterator[_TarPart]:
@@ -301,9 +333,20 @@ def _image_column(path: Path, row_group: int) -> Any:
     pyarrow, parquet = _pyarrow("open_image")
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
+            _require_small_images(file.metadata, row_group, path)
             return file.read_row_group(row_group, columns=["image"], use_threads=False).column("image")
     except pyarrow.ArrowException as error:
         raise OSError(str(error).splitlines()[0]) from None
+
+
+def _require_small_images(metadata: Any, row_group: int, path: Path) -> None:
+    """Refuses a row group whose images would fill the memory."""
+    group = metadata.row_group(row_group)
+    columns = (group.column(place) for place in range(group.num_columns))
+    size = sum(column.total_uncompressed_size for column in columns if column.path_in_schema.split(".")[0] == "image")
+    if size > most_image_bytes():
+        what = f"the images of row group {row_group} of {path}"
+        raise ImageError(str(too_long("open_image", what, most_image_bytes(), IMAGE_VARIABLE)))
 
 
 def _pyarrow(caller: str) -> tuple[Any, Any]:
@@ -336,18 +379,12 @@ def _decode_json(sample: RawSample, text: bytes) -> RawSample:
     return replace(sample, error=reason)
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
-
-
-def _open_bytes(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def _open(path: Path, caller: str) -> IO[str]:
+    return io.TextIOWrapper(open_unpacked(path, caller, by_name=True), encoding="utf-8-sig")
 
 
 def _bad_line(path: Path) -> str:
-    with _open_bytes(path) as file:
+    with open_unpacked(path, "read", by_name=True) as file:
         for number, line in enumerate(file, start=1):
             if "\ufffd" in line.decode("utf-8", errors="replace") and b"\xef\xbf\xbd" not in line:
                 return f"line {number}"

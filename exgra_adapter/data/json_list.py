@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from exgra_adapter.data.limits import SAMPLE_VARIABLE, most_sample_bytes, too_long
 from exgra_adapter.data.records import kind_of
 
 _PIECE = 1 << 18
+_LONGEST_EXAMINED = 1 << 24
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -26,7 +28,8 @@ class JsonList:
         caller: Opens the message of errors.
 
     Raises:
-        ValueError: While iterating: the text is not JSON, with line and column, or not a list.
+        ValueError: While iterating: the text is not JSON, with line and column, not a list, or an element is longer
+            than `limits.most_sample_bytes`.
 
     Example:
         >>> import io
@@ -38,6 +41,7 @@ class JsonList:
         self._file, self._path, self._caller = file, path, caller
         self._text, self._at = "", 0
         self._line, self._column = 1, 1  # of the start of the text
+        self._most = most_sample_bytes()
 
     def __iter__(self) -> Iterator[Any]:
         if self._next_character() != "[":
@@ -92,15 +96,20 @@ class JsonList:
         self._column = len(done) - done.rfind("\n") if lines else self._column + len(done)
         self._line += lines
         rest = self._text[self._at :]
+        if len(rest) > self._most:
+            where = f"each sample of {self._path}, as that in line {self._line}, column {self._column},"
+            raise too_long(self._caller, where, self._most, SAMPLE_VARIABLE)
         # As much again as is there already: a long element is not decoded anew for each small piece.
         piece = self._file.read(max(_PIECE, len(rest)))
         self._text, self._at = rest + piece, 0
         return bool(piece)
 
     def _refuse_other_values(self) -> None:
-        text = self._text[self._at :] + self._file.read()
+        text = self._text[self._at :] + self._file.read(_LONGEST_EXAMINED)
         cure = "Put the samples into [ ... ]."
         try:
+            if self._file.read(1):
+                raise json.JSONDecodeError("Extra data", "", 0)  # or one that goes on for long: as little a list
             kind = kind_of(json.loads(text))
         except json.JSONDecodeError as error:
             if error.msg != "Extra data":

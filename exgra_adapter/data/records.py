@@ -9,7 +9,6 @@ The misspelled keys `conversatons` and `conversatons_long` of published files ar
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from exgra_adapter.prompts import IMAGE_TAG
 TURN_KEYS = ("conversations", "conversatons")
 EXTENDED_KEYS = ("conversations_long", "conversatons_long")
 _SPEAKERS = ("human", "gpt")
-_TAG = re.compile(rf"\s*{re.escape(IMAGE_TAG)}\s*")
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,9 @@ def parse_sample(sample: Any, where: str) -> Record:
         raise ValueError(
             f"{where} must be a JSON object; got {kind_of(sample)}. Give it keys id, image and conversations."
         )
-    identifier = _text(_require(sample, ("id",), where), f"{where}: key 'id'")
+    identifier = text_of(_require(sample, ("id",), where), f"{where}: key 'id'")
     where = f"{where} (id {identifier!r})"
-    image = _text(_require(sample, ("image",), where), f"{where}: key 'image'")
+    image = text_of(_require(sample, ("image",), where), f"{where}: key 'image'")
     turns = _parse_turns(_require(sample, TURN_KEYS, where), f"{where}: key 'conversations'")
     extended_key = next((key for key in EXTENDED_KEYS if sample.get(key) is not None), None)
     if extended_key is None:
@@ -155,14 +153,14 @@ def _parse_turns(messages: Any, where: str) -> list[tuple[str, str]]:
                 f"{here} must come from {expected!r} (human and gpt take turns, human first); got {speaker!r}. "
                 "Put the turns in order."
             )
-        text = _text(_require(message, ("value",), here), f"{here}, key 'value'")
+        text = text_of(_require(message, ("value",), here), f"{here}, key 'value'")
         allowed = 1 if index == 0 else 0
         if text.count(IMAGE_TAG) > allowed:
             raise ValueError(
                 f"{here} may hold {IMAGE_TAG} {'once' if allowed else 'never (it belongs into the first question)'}; "
                 f"got it {text.count(IMAGE_TAG)} times. Remove the extra tag."
             )
-        text = _strip_image_tag(text)
+        text = strip_image_tag(text)
         if not text:
             raise ValueError(
                 f"{here}, key 'value' must not be empty; got {message['value']!r}. Fill it in or drop the turn."
@@ -171,9 +169,15 @@ def _parse_turns(messages: Any, where: str) -> list[tuple[str, str]]:
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _strip_image_tag(text: str) -> str:
-    """Removes the tag with the white space around it; a single space keeps the words on both sides apart."""
-    return _TAG.sub(" ", text).strip() if IMAGE_TAG in text else text.strip()
+def strip_image_tag(text: str) -> str:
+    """Removes the tag with the white space around it; a single space keeps the words on both sides apart.
+
+    Example:
+        >>> strip_image_tag("Is this <image>  a liver? ")
+        'Is this a liver?'
+    """
+    # A regular expression of white space, tag, white space would need quadratic time for long runs of white space.
+    return " ".join(part.strip() for part in text.split(IMAGE_TAG)).strip()
 
 
 def _to_sample(record: Record) -> dict[str, Any]:
@@ -207,7 +211,20 @@ def _require(mapping: Mapping[str, Any], keys: Sequence[str], where: str) -> Any
     raise ValueError(f"{where} must have key {keys[0]!r}; got keys {sorted(map(str, mapping))}. Add it.")
 
 
-def _text(value: Any, where: str) -> str:
+def text_of(value: Any, where: str) -> str:
+    """Returns a value of a file as text, without white space around it.
+
+    Args:
+        value: A text that is not empty, or a finite number.
+        where: Opens every error.
+
+    Raises:
+        ValueError: It is something else.
+
+    Example:
+        >>> text_of(7, "key 'id'")
+        '7'
+    """
     # bool is an int in Python, but True as an answer is a broken file, not a number.
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{where} must be text or a number; got {kind_of(value)}. Correct the value.")
@@ -217,6 +234,8 @@ def _text(value: Any, where: str) -> str:
     text = str(value).strip()
     if not text:
         raise ValueError(f"{where} must not be empty; got {value!r}. Fill it in.")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{where} must be text; got half of a surrogate pair, which is no character. Correct it.")
     return text
 
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
-from PIL import Image
 
+from exgra_adapter.data.images import open_image
 from exgra_adapter.demo.results import ARMS, Arm, DemoResult, History
 from exgra_adapter.demo.scenes import TOPICS
 from exgra_adapter.evaluation.metrics import Estimate
@@ -131,8 +131,8 @@ def plot_examples(result: DemoResult, images: Path, path: Path, columns: int = 4
             axis.axis("off")
             record = result.test_records[index]
             turn = record.turns[0]
-            with Image.open(images / record.image) as picture:
-                axis.imshow(np.asarray(picture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            picture = np.asarray(open_image(images, record.image).convert("L"))
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             lines = [(turn.question, "black", "bold"), (f"truth: {turn.answer}", "black", "normal")]
             for arm in ARMS:
                 mark = "\u2713" if exact[arm][record.id] else "\u2717"

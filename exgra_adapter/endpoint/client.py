@@ -177,7 +177,7 @@ class ChatClient:
         if not isinstance(content, str) or not content.strip():
             raise _AgainError("an empty reply")
         try:
-            value = parse_json_object(content)
+            value = self.settings.masked(parse_json_object(content))
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair could not be written
         except ValueError:
             if reason == "length":
@@ -232,7 +232,7 @@ class ChatClient:
         inner = content.get("error", content) if isinstance(content, dict) else content
         code = str(inner.get("code") or "") if isinstance(inner, dict) else ""
         message = str(inner.get("message") or "") if isinstance(inner, dict) else str(inner or "")
-        text = self._without_key(" ".join(message.split()))[:300]
+        text = self.settings.masked(" ".join(message.split()))[:300]
         said = f"status {status}" + (f": {text}" if text else "")
         searched = f"{code} {message}".lower()
         if status >= 500 or (status in _AGAIN and "insufficient_quota" not in searched):
@@ -279,9 +279,6 @@ class ChatClient:
         wait = min(_LONGEST_WAIT, self._first_wait * 2 ** (attempts - 1)) * self._random.uniform(0.5, 1.0)
         # The random part keeps requests that were told the same time from coming back at once.
         return wait if failure.wait is None else failure.wait + self._random.uniform(0.0, self._first_wait / 4)
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self.settings.api_key, "[key]") if self.settings.api_key else text
 
 
 def _read_completion(text: str) -> tuple[dict[str, Any], tuple[int, int]]:

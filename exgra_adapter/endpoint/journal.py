@@ -17,10 +17,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from exgra_adapter import strict_json
 from exgra_adapter.key_table import KeyTable
 
 _FORMAT = 1
 _SYNC_SECONDS = 5.0
+_MOST_TOKENS = 2**63
 
 
 class Journal:
@@ -218,7 +220,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                entry = json.loads(line)
+                entry = strict_json.decode(line.decode("utf-8"))
                 good = isinstance(entry, dict) and (number == 1 or _is_item(entry))
             except ValueError:
                 good = False
@@ -232,7 +234,12 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _is_item(entry: dict[str, Any]) -> bool:
-    return isinstance(entry.get("key"), str) and entry.get("status") in ("ok", "failed")
+    counts = [entry.get(name, 0) for name in ("input_tokens", "output_tokens")]
+    return (
+        isinstance(entry.get("key"), str)
+        and entry.get("status") in ("ok", "failed")
+        and all(type(count) is int and 0 <= count < _MOST_TOKENS for count in counts)
+    )
 
 
 def _read_header(entry: dict[str, Any], path: Path) -> dict[str, Any]:

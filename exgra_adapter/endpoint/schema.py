@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
+import string
 from collections.abc import Mapping
 from typing import Any
 
 from exgra_adapter.data.records import kind_of
+from exgra_adapter.strict_json import DECODER
 
-_FENCED = re.compile(r"```[a-zA-Z]*\s*(.*?)```", re.DOTALL)
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -31,15 +30,14 @@ def parse_json_object(text: str) -> dict[str, Any]:
         >>> parse_json_object('Here it is: {"score": 7} as asked.')
         {'score': 7}
     """
-    fenced = _FENCED.search(text)
-    candidates = [text] + ([fenced[1]] if fenced else [])
+    fenced = text.split("```", 2)
+    candidates = [text] + ([fenced[1].lstrip(string.ascii_letters)] if len(fenced) == 3 else [])
     if "{" in text:
         candidates.append(text[text.index("{") :])
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     for candidate in candidates:
         stripped = candidate.strip()
         try:
-            value, end = decoder.raw_decode(stripped)
+            value, end = DECODER.raw_decode(stripped)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and (end == len(stripped) or candidate is candidates[-1]):
@@ -105,7 +103,3 @@ def _is(value: Any, kind: str) -> bool:
     if kind == "integer" and isinstance(value, float):
         return value.is_integer()
     return isinstance(value, _TYPES[kind])
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

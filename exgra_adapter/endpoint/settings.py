@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from exgra_adapter.console import natural, positive
 
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
+_SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,29 @@ class EndpointSettings:
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
+
+    def masked(self, value: Any) -> Any:
+        """Returns what an endpoint said without the key, which some repeat, also as JSON or as a part of an address.
+
+        A key of a few letters, as local servers take, hides nothing and stays.
+
+        Args:
+            value: A text, or what JSON holds.
+
+        Example:
+            >>> EndpointSettings("http://localhost/v1", "m", "sk-0123456789").masked("Unknown key sk-0123456789.")
+            'Unknown key [key].'
+        """
+        if len(self.api_key) < _SHORTEST_SECRET:
+            return value
+        if isinstance(value, dict):
+            return {self.masked(key): self.masked(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.masked(inner) for inner in value]
+        if isinstance(value, str):
+            for form in (self.api_key, json.dumps(self.api_key)[1:-1], quote(self.api_key, safe="")):
+                value = value.replace(form, "[key]")
+        return value
 
     def cost(self, input_tokens: float, output_tokens: float) -> float | None:
         """Price of some tokens, or None where a price is unknown.
@@ -180,6 +206,8 @@ def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
         "endpoint", f"The key is read from {KEY_VARIABLE} in the environment, or in the .env file; it is shown nowhere."
     )
     group.add_argument("--endpoint", metavar="URL", help=f"address, as http://host/v1 (default: {URL_VARIABLE})")
+    for name in ("--api-key", "--key"):
+        group.add_argument(name, action=_RefusedKey, nargs="?", help=argparse.SUPPRESS)
     group.add_argument("--model", metavar="NAME", help="name of the model there")
     group.add_argument(
         "--env-file", metavar="FILE", type=Path, default=Path(".env"), help="lines NAME=VALUE (default: %(default)s)"
@@ -213,6 +241,26 @@ def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _RefusedKey(argparse.Action):
+    """Refuses a key without repeating it, which argparse would do with an option that it does not know."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **others: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, **others)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Ends the program."""
+        parser.error(
+            f"{option_string} must not be given, because others see command lines; put the key into {KEY_VARIABLE} in "
+            "the environment or in the .env file"
+        )
+
+
 def settings_from_options(options: argparse.Namespace) -> EndpointSettings:
     """Makes settings of parsed options; see `endpoint_settings` for what the environment adds."""
     names = ["concurrency", "max_attempts", "first_wait", "timeout", "temperature", "max_tokens"]
@@ -222,16 +270,16 @@ def settings_from_options(options: argparse.Namespace) -> EndpointSettings:
 
 
 def _require_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        raise ValueError("EndpointSettings: base_url must be an address; got a broken one. Correct it.") from None
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+    if any(mark in url for mark in "@?#"):
         # The address is written into journals and reports, so a secret in it would be too; nor is it repeated here.
         raise ValueError(
             "EndpointSettings: base_url must have no user, password or query, because it is written into reports; got "
             f"one of them. Put the key into {KEY_VARIABLE}."
         )
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        raise ValueError("EndpointSettings: base_url must be an address; got a broken one. Correct it.") from None
     if not good:
         raise ValueError(f"EndpointSettings: base_url must be http://host/v1 or https; got {url!r}. Correct it.")

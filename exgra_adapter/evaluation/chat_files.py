@@ -18,15 +18,14 @@ evaluation these are 37 questions about chest x-rays, 38 MRI, 40 CT, 44 histolog
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exgra_adapter import strict_json
 from exgra_adapter.data.formats import RawSample, read_json_lines
-from exgra_adapter.data.records import Record, Turn, kind_of
+from exgra_adapter.data.records import Record, Turn, kind_of, strip_image_tag, text_of
 from exgra_adapter.evaluation.answer_file import AnswerFile
 from exgra_adapter.evaluation.file_state import FileState
 from exgra_adapter.key_table import KeyTable
@@ -36,7 +35,6 @@ UNKNOWN = "unspecified"
 """The kind or domain of a question whose file does not say."""
 
 _REFERENCE_KEYS = ("gpt4_answer", "reference")
-_TAG = re.compile(rf"\s*{re.escape(IMAGE_TAG)}\s*")
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def read_questions(path: Path, captions: Path | None = None) -> QuestionFile:
             twice, or a question has neither a caption nor a mention; the message names the place.
 
     Example:
-        >>> import pathlib, tempfile
+        >>> import json, pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "qa.jsonl"
         >>> line = {"question_id": 0, "image": "a.png", "text": "Which organ?", "reference": "The liver.",
         ...         "fig_caption": "CT of the liver", "type": "conversation", "domain": {"mri": False, "ct_scan": True}}
@@ -195,9 +193,10 @@ def _parse_question(sample: RawSample, figures: Mapping[str, Mapping[str, Any]])
     identifier = _text(content, ("question_id",), where)
     where = f"{where} (question_id {identifier!r})"
     context = content
-    if not content.get("fig_caption") and content.get("pair_id") in figures:
-        context = figures[content["pair_id"]]
-    text = _TAG.sub(" ", _text(content, ("text",), where)).strip()
+    pair = content.get("pair_id")
+    if not content.get("fig_caption") and isinstance(pair, str) and pair in figures:
+        context = figures[pair]
+    text = strip_image_tag(_text(content, ("text",), where))
     if not text:
         raise ValueError(f"{where}: key 'text' must hold a question; got {IMAGE_TAG} alone. Write the question.")
     caption = context.get("fig_caption") or ""
@@ -255,12 +254,12 @@ def _text(content: Mapping[str, Any], keys: Sequence[str], where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
         got = "an empty text" if isinstance(value, str) else kind_of(value)
         raise ValueError(f"{where}: key {key!r} must be text or a number, not empty; got {got}. Correct the value.")
-    return str(value).strip()
+    return text_of(value, f"{where}: key {key!r}")
 
 
 def _read_captions(path: Path) -> dict[str, Mapping[str, Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = strict_json.decode(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ValueError(f"read_questions: {path} must be a readable JSON file of captions; got {error}.") from error
     groups = content.values() if isinstance(content, Mapping) else [content]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_adapter.data.files import file_samples, record_files
-from exgra_adapter.data.records import kind_of
+from exgra_adapter.data.records import kind_of, text_of
 from exgra_adapter.evaluation.metrics import words
 
 LETTERS = string.ascii_uppercase
@@ -25,7 +25,7 @@ _READER = "read_choice_items"
 # A letter alone, or set off from what follows: "A large mass" does not choose option A.
 _FIRST = re.compile(r"\s*(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])(?:[.:)\]]|\s*$|\s*\n))[.:,]?\s*(.*)", re.DOTALL)
 _SET_OFF = re.compile(r"\b([A-Z])(?=[.:)\]])")
-_NAMED = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+is)?\s*:?\s*[(\[]?([A-Z])(?=[)\].,:;]|\s*$)")
+_NAMED = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+is)?\s*(?::\s*)?[(\[]?([A-Z])(?=[)\].,:;]|\s*$)")
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ def _parse(sample: Any, where: str) -> ChoiceItem:
     where = f"{where} (question_id {identifier!r})"
     keys = [f"option_{letter}" for letter in LETTERS]
     # Files with options for some questions only hold null or an empty text for the others.
-    options = [str(sample[key]).strip() for key in keys if sample.get(key) not in (None, "")]
-    if len(options) < 2 or not all(options):
+    options = [text_of(sample[key], f"{where}: key {key!r}") for key in keys if sample.get(key) not in (None, "")]
+    if len(options) < 2:
         raise ValueError(
             f"{where} must have at least two options; got {len(options)}. Give it option_A, option_B and so on."
         )
@@ -218,9 +218,9 @@ def _parse(sample: Any, where: str) -> ChoiceItem:
         )
     return ChoiceItem(
         id=identifier,
-        dataset=_group(sample, "dataset"),
-        modality=_group(sample, "modality_type"),
-        question_type=_group(sample, "question_type"),
+        dataset=_group(sample, "dataset", where),
+        modality=_group(sample, "modality_type", where),
+        question_type=_group(sample, "question_type", where),
         question=_text(sample, "question", where),
         image=_text(sample, "image_path", where),
         options=tuple(options),
@@ -229,11 +229,11 @@ def _parse(sample: Any, where: str) -> ChoiceItem:
 
 
 def _text(sample: Mapping[str, Any], key: str, where: str) -> str:
+    if key not in sample:
+        raise ValueError(f"{where} must have key {key!r} with a text or a number; got none. Fill it in.")
+    return text_of(sample[key], f"{where}: key {key!r}")
+
+
+def _group(sample: Mapping[str, Any], key: str, where: str) -> str:
     value = sample.get(key)
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise ValueError(f"{where} must have key {key!r} with a text or a number; got {value!r}. Fill it in.")
-    return str(value).strip()
-
-
-def _group(sample: Mapping[str, Any], key: str) -> str:
-    return str(sample.get(key) or "").strip() or "unknown"
+    return "unknown" if value is None or not str(value).strip() else text_of(value, f"{where}: key {key!r}")

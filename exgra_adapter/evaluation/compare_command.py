@@ -172,7 +172,7 @@ def _read_scores(path: Path) -> dict[Key, ItemValues]:
         raise ValueError(f"compare: {path} must be an existing file; got none. Check the name.")
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"compare: {path} must be a scores file (JSON), or an answer file whose name ends in .jsonl; got {error}. "
             "Make it with exgra-med evaluate vqa --json."

@@ -7,12 +7,12 @@ Files written by other tools need `question_id` and `text` only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exgra_adapter import strict_json
 from exgra_adapter.atomic import write_json_lines
 
 
@@ -97,8 +97,8 @@ def read_candidates(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"read_candidates: path must be an existing JSON file; got {path}. Check the name.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        content = strict_json.decode(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise ValueError(f"read_candidates: {path} must be JSON; got {error}. Write it again.") from error
     answers = content.get("0") if isinstance(content, dict) else None
     if not isinstance(answers, list) or not answers or not all(_is_text(answer) for answer in answers):
@@ -124,9 +124,12 @@ def parse_answer(line: str, where: str) -> Prediction:
         'liver'
     """
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} must be a JSON object; got {line[:60]!r}. Repair or remove the line.") from error
+        content = strict_json.decode(line)
+    except ValueError as error:
+        raise ValueError(
+            f"{where} must be a JSON object; got {line[:60]!r} ({error}). Repair or remove the line; "
+            "what is missing is null in JSON."
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{where} must be a JSON object; got {line[:60]!r}. Repair or remove the line.")
     for key in ("question_id", "text"):

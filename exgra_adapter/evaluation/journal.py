@@ -110,7 +110,7 @@ def _complete_lines(path: Path, caller: str) -> list[Entry]:
     for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise _damaged(path, number, caller)

@@ -227,7 +227,7 @@ def _data_set_of(place: Path) -> str:
 def _read_json(file: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"report: {file} must be JSON; got {error}. Score the answers again.") from None
     if not isinstance(content, dict):
         raise ValueError(

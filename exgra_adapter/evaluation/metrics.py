@@ -23,7 +23,7 @@ from exgra_adapter.evaluation.files import Prediction
 from exgra_adapter.evaluation.pairing import Answer, AnswerType, pair_answers
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['\u2019][^\W_]+)*")
-_OPTIONS = re.compile(r"\[([^\[\]]*,[^\[\]]*)\]")
+_OPTIONS = re.compile(r"\[([^\[\],]*,[^\[\]]*)\]")
 _YES_NO = ("yes", "no")
 _CHUNK = 1 << 20  # Bootstrap indices drawn at once: 8 MB.
 

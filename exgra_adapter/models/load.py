@@ -107,7 +107,7 @@ def _base_of(adapter: Path) -> Path:
     try:
         name = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
         base = (adapter / name).resolve()
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise ValueError(
             f"load_model: {adapter / ADAPTER_CONFIG} must name the base model; got {type(error).__name__}: {error}. "
             "Save the adapter again."
@@ -137,7 +137,7 @@ def _class_for(folder: Path, shown: Path) -> Any:
     """The class to load the model of a folder with; errors name the folder `shown`."""
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"load_model: {shown / 'config.json'} must be JSON; got an error: {error}.") from error
     if any(name.startswith("mm_") for name in described):
         raise ValueError(

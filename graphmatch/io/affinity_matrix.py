@@ -51,6 +51,8 @@ def from_affinity_matrix(affinity: Tensor, n1: int, n2: int, unmatched_cost: flo
     _check.floating(where, "affinity", _check.tensor(where, "affinity", affinity, 3, shape_text))
     batch, size = affinity.shape[0], n1 * n2
     _check.shape(where, "affinity", affinity, (batch, size, size), "batch, and n1 n2 pairs of nodes twice")
+    cure = "Too many pairs of nodes have an affinity: set small ones to 0, or reduce the batch."
+    _check.memory(where, 2 * affinity.numel(), cure, affinity.device)
     _check.costs(where, "affinity", affinity, allow_infinite=False)
     unary = -affinity.diagonal(dim1=1, dim2=2).reshape(batch, n2, n1).mT
     # Axes: tail2, tail1, head2, head1 of the pairs (tail1, tail2) and (head1, head2); both orders of them are earned.
@@ -62,6 +64,8 @@ def from_affinity_matrix(affinity: Tensor, n1: int, n2: int, unmatched_cost: flo
     edges1 = (occurs & other2[:, None, :, None]).any(2).any(0).logical_and(lower1).nonzero()
     edges2 = (occurs & lower1[None, :, None, :]).any(3).any(1).logical_and(other2).nonzero()
     (tail1, head1), (tail2, head2) = edges1.T[:, :, None], edges2.T[:, None, :]
+    bytes_needed = 4 * batch * len(edges1) * len(edges2) * affinity.element_size()
+    _check.memory(where, bytes_needed, cure, affinity.device)
     quadratic = -(pairs[:, tail2, tail1, head2, head1] + pairs[:, head2, head1, tail2, tail1])
     return LawlerProblem(unary, quadratic, edges1, edges2, unmatched_cost=unmatched_cost)
 

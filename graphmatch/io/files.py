@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import threading
 import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -12,6 +13,7 @@ from typing import BinaryIO, cast
 from graphmatch import _check
 
 _READ_SIZE = 1 << 20
+_WORD_FACTOR = 8  # of the memory that the words of a text take, to that of the text
 
 
 def as_path(where: str, path: object) -> Path:
@@ -27,14 +29,21 @@ def read_bytes(where: str, path: Path) -> bytes:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the compressed data are damaged or end too early; the message says after which line.
+        ValueError: If the compressed data are damaged or end too early; the message says after which line. If the
+            file, unpacked, is so long that its words would not fit into memory.
     """
     parts: list[bytes] = []
+    length, checked = 0, _READ_SIZE
     try:
         with _open(path) as stream:
             # Not read(): it would lose what comes before the place where a damaged file breaks.
             while part := stream.read1(_READ_SIZE):  # type: ignore[attr-defined]
                 parts.append(part)
+                length += len(part)
+                if length > checked:  # a small file may unpack to a terabyte
+                    cure = f"{path.name} is too long: is it a file of this format?"
+                    _check.memory(where, _WORD_FACTOR * length, cure)
+                    checked = length + length // 8
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         lines = sum(part.count(b"\n") for part in parts)
         rule = f"be a complete {path.suffix} file"
@@ -59,9 +68,12 @@ def write_bytes(where: str, path: Path, content: bytes) -> None:
     elif path.suffix == ".xz":
         content = lzma.compress(content)
     target = path.resolve()  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else the name may reach the disk before the content
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -259,6 +259,8 @@ def _attribute_costs(
     items2: list[tuple[str, Mapping[str, Any]]],
 ) -> Tensor:
     """Returns the costs (n1, n2) in float64 of named nodes or edges with these attributes."""
+    cure = "Every node or edge is compared with every other one: use smaller or sparser graphs."
+    _check.memory(where, 2 * torch.float64.itemsize * len(items1) * len(items2), cure)
     if cost is None or not items1 or not items2:
         return torch.zeros(len(items1), len(items2), dtype=torch.float64)
     if callable(cost):

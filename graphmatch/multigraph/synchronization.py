@@ -90,6 +90,8 @@ class Synchronization:
     def __init__(self, assignment: Tensor, pairs: Tensor, node_counts: Tensor, universe_size: int | None) -> None:
         self.node_counts = node_counts
         self.universe_size = universe_size
+        entries = len(node_counts) ** 2 * (int(node_counts.max()) + 1)
+        _check.memory("synchronize_matchings", 6 * 8 * entries, "Use fewer graphs or nodes.")
         self.table, self.known = partner_table(assignment, pairs, node_counts)
         self.graphs, self.nodes = len(node_counts), self.table.shape[2] - 1
         self.real = real_nodes(node_counts, self.nodes)
@@ -242,6 +244,8 @@ class Synchronization:
     def spectral(self) -> Tensor:
         """Leading eigenvectors of W, matched with those of reference nodes; the reference of best agreement."""
         inside = self.real.flatten().nonzero()[:, 0]
+        cure = 'All pairs of nodes are compared: use kind="cliques".'
+        _check.memory("synchronize_matchings", 5 * 8 * self.real.numel() ** 2, cure)
         matrix = torch.eye(self.real.numel(), dtype=torch.float64)
         matrix[self.rows, self.columns] = 1
         values, vectors = torch.linalg.eigh(matrix[inside][:, inside])

@@ -69,6 +69,8 @@ class BruteForce:
             f"have at most {self.max_matchings} matchings",
             "Use DualAscent, or raise max_matchings.",
         )
+        cure = "Use DualAscent, which does not enumerate."
+        _check.memory("BruteForce", 5 * torch.int64.itemsize * count * max(n1, 1), cure)
         found = []
         for size in sizes:
             for rows in combinations(range(n1), size):

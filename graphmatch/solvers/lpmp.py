@@ -108,6 +108,7 @@ class LPMP:
             lawler = problem.to_lawler()
         else:
             lawler = take_kind("LPMP", problem, LawlerProblem, "Use LAP for linear costs.")
+        _check.memory("LPMP", 5 * torch.float64.itemsize * lawler.quadratic_costs[:1].numel(), "Use fewer edges.")
         unary = host_costs("LPMP", lawler.unary_costs, self.on_cpu)
         quadratic = host_costs("LPMP", lawler.quadratic_costs, self.on_cpu)
         edges1, edges2 = lawler.edges1.cpu(), lawler.edges2.cpu()

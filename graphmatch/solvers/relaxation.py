@@ -227,6 +227,7 @@ class RelaxationSolver(ABC):
         else:
             lawler = take_kind(where, problem, LawlerProblem, "Use LAP for linear costs.")
         check_rounding(where, lawler.unary_costs.device, self.on_cpu)
+        _check.memory(where, _working_bytes(lawler), "Use fewer edges.", lawler.unary_costs.device)
         lawler = unchecked(
             lawler,
             unary_costs=_computable(lawler.unary_costs.detach()),
@@ -249,6 +250,13 @@ class RelaxationSolver(ABC):
             answer = torch.where(optimal, int(Status.OPTIMAL), int(Status.FEASIBLE))
         answer = answer.masked_fill(infeasible, int(Status.INFEASIBLE))
         return MatchResult(problem, assignment, objective, bound, answer, iterations)
+
+
+def _working_bytes(problem: LawlerProblem) -> int:
+    """Returns an upper limit of the bytes that are needed beside the costs."""
+    batch, e1, e2 = problem.quadratic_costs.shape
+    _, n1, n2 = problem.unary_costs.shape
+    return torch.float64.itemsize * batch * (6 * e1 * e2 + 4 * (n1 * e2 + n2 * e1) + 8 * n1 * n2)
 
 
 def _computable(costs: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ from graphmatch.solvers.rounding import best_matching, closed, largest_cost, qua
 _POTENTIAL_BITS = 40
 
 
+_COPIES = 10  # of all costs, that a solve needs at once
+
+
 @dataclass(frozen=True)
 class Sinkhorn:
     """Entropic linear assignment: a differentiable soft matching when called, a solver of `LinearProblem` in `solve`.
@@ -100,6 +103,8 @@ class Sinkhorn:
         linear = take_kind(where, problem, LinearProblem, "Use DualAscent for quadratic costs.")
         check_rounding(where, linear.costs.device, self.on_cpu)
         batch = linear.batch_size
+        bytes_needed = _COPIES * torch.float64.itemsize * self._variant_count() * linear.costs.numel()
+        _check.memory(where, bytes_needed, "Use fewer nodes, problems or samples.", linear.costs.device)
         with torch.no_grad():
             # In float64: equal costs in another type or layout then get equal answers.
             linear = unchecked(linear, costs=linear.costs.double())
@@ -220,6 +225,8 @@ class GumbelSinkhorn(Sinkhorn):
         """Returns the problems with noise, sample after sample; all problems may share that of the first."""
         costs = problem.costs
         like = costs[:1].detach() if shared else costs.detach()
+        bytes_needed = 3 * torch.float64.itemsize * self.samples * costs.numel()
+        _check.memory("GumbelSinkhorn", bytes_needed, "Use fewer samples, nodes or problems.", costs.device)
         noise = gumbel_noise(self.samples, like, self.seed, torch.as_tensor(key, dtype=torch.int64))
         noisy = (costs - self.noise_scale * noise).flatten(0, 1)
         sizes = None if problem.sizes is None else problem.sizes.repeat(self.samples, 1)

@@ -102,47 +102,49 @@ inline double enumerate(const QapProblem<double>& problem) {
   return best;
 }
 
-inline void test_dense_problems() {
-  for (std::int64_t seed = 0; seed < 60; ++seed) {
-    // Few of the larger ones: the thread sanitizer makes a step of the search a hundred times as long.
-    const std::int64_t nodes = seed % 10 == 0 ? 9 + seed / 5 : seed % 7;
-    const DenseCase dense(seed, nodes);
-    QapCosts costs;
-    check(costs.build(dense.problem), "finite costs are valid", seed, 0);
-    check_exchanges<double>(dense, costs, seed);
-    if (costs.exact_in_float) check_exchanges<float>(dense, costs, seed);
-    const double optimum = nodes <= 6 ? enumerate(dense.problem) : kInfinity;
-    for (const QapMethod method : {QapMethod::kFaq, QapMethod::kTabu, QapMethod::kDualAscent, QapMethod::kPortfolio}) {
-      for (const bool hurried : {false, true}) {
-        QapOptions options;
-        options.method = method;
-        options.max_iterations = 5;
-        options.runs = 2;
-        options.steps = 50;
-        options.effort = 0.01;
-        options.sinkhorn = seed % 2 == 0;
-        options.refine = seed % 4 == 0;
-        Stop stop(hurried ? 0.0 : -1.0);
-        std::vector<std::int64_t> x(nodes, -7), taken(nodes, 0);
-        const Solution solution = solve_qap(dense.problem, options, nullptr, stop, x.data());
-        if (solution.status == Status::kInfeasible) {
-          check(dense.forbids && optimum == kInfinity, "only forbidden problems are infeasible", seed, 1);
-          continue;
-        }
-        bool injective = true;
-        for (const std::int64_t location : x) {
-          injective = injective && location >= 0 && location < nodes && taken[location]++ == 0;
-        }
-        check(injective, "answers are permutations", seed, 2);
-        check(injective && evaluate(dense.problem, x.data()) == solution.objective, "they cost what they say", seed, 3);
-        check(std::isfinite(solution.objective), "nothing forbidden is taken", seed, 4);
-        check(solution.lower_bound <= solution.objective, "bounds are below objectives", seed, 5);
-        const double slack = 1e-9 * (1.0 + std::fabs(optimum));
-        if (nodes <= 6) check(solution.lower_bound <= optimum + slack, "bounds are below the optimum", seed, 6);
-        if (nodes <= 6) check(solution.objective >= optimum - slack, "nothing beats the optimum", seed, 7);
+// Every method on one random problem.
+inline void check_dense_problem(std::int64_t seed, std::int64_t nodes) {
+  const DenseCase dense(seed, nodes);
+  QapCosts costs;
+  check(costs.build(dense.problem), "finite costs are valid", seed, 0);
+  check_exchanges<double>(dense, costs, seed);
+  if (costs.exact_in_float) check_exchanges<float>(dense, costs, seed);
+  const double optimum = nodes <= 6 ? enumerate(dense.problem) : kInfinity;
+  for (const QapMethod method : {QapMethod::kFaq, QapMethod::kTabu, QapMethod::kDualAscent, QapMethod::kPortfolio}) {
+    for (const bool hurried : {false, true}) {
+      QapOptions options;
+      options.method = method;
+      options.max_iterations = 5;
+      options.runs = 2;
+      options.steps = 50;
+      options.effort = 0.01;
+      options.sinkhorn = seed % 2 == 0;
+      options.refine = seed % 4 == 0;
+      Stop stop(hurried ? 0.0 : -1.0);
+      std::vector<std::int64_t> x(nodes, -7), taken(nodes, 0);
+      const Solution solution = solve_qap(dense.problem, options, nullptr, stop, x.data());
+      if (solution.status == Status::kInfeasible) {
+        check(dense.forbids && optimum == kInfinity, "only forbidden problems are infeasible", seed, 1);
+        continue;
       }
+      bool injective = true;
+      for (const std::int64_t location : x) {
+        injective = injective && location >= 0 && location < nodes && taken[location]++ == 0;
+      }
+      check(injective, "answers are permutations", seed, 2);
+      check(injective && evaluate(dense.problem, x.data()) == solution.objective, "they cost what they say", seed, 3);
+      check(std::isfinite(solution.objective), "nothing forbidden is taken", seed, 4);
+      check(solution.lower_bound <= solution.objective, "bounds are below objectives", seed, 5);
+      const double slack = 1e-9 * (1.0 + std::fabs(optimum));
+      if (nodes <= 6) check(solution.lower_bound <= optimum + slack, "bounds are below the optimum", seed, 6);
+      if (nodes <= 6) check(solution.objective >= optimum - slack, "nothing beats the optimum", seed, 7);
     }
   }
+}
+
+inline void test_dense_problems() {
+  // Few of the larger ones: the thread sanitizer makes a step of the search a hundred times as long.
+  for (std::int64_t seed = 0; seed < 60; ++seed) check_dense_problem(seed, seed % 10 == 0 ? 9 + seed / 5 : seed % 7);
   DenseCase bad(1, 4);
   std::int64_t x[4];
   Stop stop;

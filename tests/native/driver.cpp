@@ -1,27 +1,28 @@
 // Random problems through the core and the thread pool, for the sanitizers: invariants that hold for every answer.
 //
-// Prints what failed, with the seed of the problem, and returns 1.
+// Without arguments all tests, each once. `--stress SECONDS SEED`: see stress.hpp. Prints what failed, with the seed of
+// the problem, and returns 1.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <random>
-#include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "bindings/thread_pool.hpp"
+#include "batches.hpp"
 #include "core/fusion.hpp"
 #include "core/lap.hpp"
 #include "core/lawler_solver.hpp"
 #include "core/move_table.hpp"
 #include "dense.hpp"
 #include "multigraph.hpp"
+#include "pool.hpp"
 #include "problems.hpp"
 #include "samples.hpp"
+#include "stress.hpp"
 #include "team_lap.hpp"
 #include "team_lawler.hpp"
 #include "team_moves.hpp"
@@ -29,61 +30,6 @@
 
 namespace graphmatch {
 namespace {
-
-template <class T>
-void test_random_batches(std::int64_t first_seed, std::int64_t count) {
-  for (std::int64_t seed = first_seed; seed < first_seed + count; ++seed) {
-    const bool tiny = seed % 4 != 0;
-    const Batch<T> batch(seed, tiny ? 12 : 3, tiny ? 5 : 20, tiny ? 9 : 60);
-    const Answers answers = solve(batch.view, 1);
-    check(same(answers, solve(batch.view, 2)), "two threads give the same answers", seed, -1);
-    check(same(answers, solve(batch.view, 8)), "eight threads give the same answers", seed, -1);
-    for (std::int64_t b = 0; b < batch.view.count; ++b) {
-      const std::int64_t* x = answers.assignment.data() + b * batch.view.first.rows;
-      check_answer(batch.view.problem(b), x, answers.solutions[b], seed, b, false);
-    }
-    // The same problems without their edges.
-    LawlerBatch<T> linear = batch.view;
-    std::vector<std::int64_t> sizes = batch.sizes;
-    for (std::size_t k = 0; k < sizes.size(); k += 4) sizes[k + 2] = sizes[k + 3] = 0;
-    linear.sizes = sizes.data();
-    const Answers assigned = solve_unary(linear, 2);
-    for (std::int64_t b = 0; b < linear.count; ++b) {
-      const std::int64_t* x = assigned.assignment.data() + b * linear.first.rows;
-      check_answer(linear.problem(b), x, assigned.solutions[b], seed, b, true);
-    }
-    // Every method, and a warm start of the same problems and of others.
-    for (const LawlerMethod method :
-         {LawlerMethod::kDualAscent, LawlerMethod::kTabu, LawlerMethod::kFusion, LawlerMethod::kBranchAndBound}) {
-      States states(batch.view);
-      const Answers found = solve(batch.view, 2, -1.0, method, &states);
-      const bool exact = method == LawlerMethod::kBranchAndBound && batch.view.first.rows <= 5;
-      for (std::int64_t b = 0; b < batch.view.count; ++b) {
-        const std::int64_t* x = found.assignment.data() + b * batch.view.first.rows;
-        check_answer(batch.view.problem(b), x, found.solutions[b], seed, b, exact);
-      }
-      const Answers again = solve(batch.view, 2, -1.0, method, &states, &found);
-      for (std::int64_t b = 0; b < batch.view.count; ++b) {
-        const std::int64_t* x = again.assignment.data() + b * batch.view.first.rows;
-        check_answer(batch.view.problem(b), x, again.solutions[b], seed, b, exact);
-        check(!(again.solutions[b].objective > found.solutions[b].objective), "a warm start loses nothing", seed, b);
-      }
-      for (std::size_t k = 0; k < states.messages.size(); k += 3) {
-        states.messages[k] = k % 2 == 0 ? std::numeric_limits<float>::quiet_NaN() : 3e38f;
-      }
-      const Answers garbled = solve(batch.view, 2, -1.0, method, &states, &found);
-      for (std::int64_t b = 0; b < batch.view.count; ++b) {
-        const std::int64_t* x = garbled.assignment.data() + b * batch.view.first.rows;
-        check_answer(batch.view.problem(b), x, garbled.solutions[b], seed, b, false);
-      }
-    }
-    const Answers hurried = solve(batch.view, 2, 0.0);
-    for (std::int64_t b = 0; b < batch.view.count; ++b) {
-      const std::int64_t* x = hurried.assignment.data() + b * batch.view.first.rows;
-      check_answer(batch.view.problem(b), x, hurried.solutions[b], seed, b, false);
-    }
-  }
-}
 
 void test_invalid_input() {
   const double nan = std::numeric_limits<double>::quiet_NaN();
@@ -322,52 +268,18 @@ void check_moves(const LawlerProblem<double>& p, const PairCosts& costs, std::mt
   }
 }
 
-// Several callers share the pool, as Python threads do.
-void test_concurrent_callers() {
-  const Batch<float> batch(77, 20, 8, 20);
-  const Answers expected = solve(batch.view, 1);
-  std::vector<std::thread> callers;
-  for (int caller = 0; caller < 6; ++caller) {
-    callers.emplace_back([&, caller] {
-      for (int repeat = 0; repeat < 5; ++repeat) {
-        check(same(expected, solve(batch.view, 1 + (caller + repeat) % 4)), "callers do not disturb each other", 77,
-              caller);
-      }
-    });
-  }
-  for (std::thread& caller : callers) caller.join();
-}
-
-void test_exceptions_and_stops() {
-  for (const std::int64_t threads : {1, 4}) {
-    std::atomic<int> done{0};
-    bool caught = false;
-    Stop stop;
-    try {
-      ThreadPool::instance().run(50, threads, stop, [&](std::int64_t index) {
-        if (index == 7) throw std::invalid_argument("seven");
-        ++done;
-      });
-    } catch (const std::invalid_argument& error) {
-      caught = std::string(error.what()) == "seven";
-    }
-    check(caught && done == 49 && stop.requested(), "the first exception reaches the caller", threads, 7);
-
-    int polls = 0;
-    Stop interrupted(-1.0, [&] { return ++polls > 1; });
-    ThreadPool::instance().run(threads, threads, interrupted, [&](std::int64_t) {
-      while (!interrupted.requested()) std::this_thread::yield();
-    });
-    check(polls == 2, "the owner's poll stops all threads", threads, polls);
-  }
-  Stop stop;
-  ThreadPool::instance().run(0, 8, stop, [&](std::int64_t index) { check(false, "nothing to do", 0, index); });
-}
-
 }  // namespace
 }  // namespace graphmatch
 
-int main() {
+int main(int count, char** arguments) {
+  if (count == 4 && std::string(arguments[1]) == "--stress") {
+    graphmatch::run_stress(std::atof(arguments[2]), std::atoll(arguments[3]));
+    return graphmatch::failures > 0 ? 1 : 0;
+  }
+  if (count != 1) {
+    std::printf("usage: %s [--stress SECONDS SEED]\n", arguments[0]);
+    return 2;
+  }
   graphmatch::test_random_batches<float>(0, 60);
   graphmatch::test_random_batches<double>(1000, 60);
   graphmatch::test_invalid_input();

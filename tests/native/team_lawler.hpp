@@ -84,8 +84,8 @@ void compare_teams(const Batch<T>& batch, const std::vector<TeamShape>& shapes) 
               "team and thread find the same optimum", seed, b);
       }
       if (method == LawlerMethod::kDualAscent && answer.status != Status::kInfeasible) {
-        check(answer.objective <= cpu.solutions[b].objective + 0.2 * magnitude(problem),
-              "a team's matching is about as good", seed, b);
+        check_quality(answer.objective <= cpu.solutions[b].objective + 0.2 * magnitude(problem),
+                      "a team's matching is about as good", seed, b);
       }
     }
     for (const TeamShape& shape : shapes) {

@@ -40,6 +40,9 @@ PIECES = (
     b"\r",
     b"\n\n\n",
 )
+# Long lines are the slowest to read, and seldom say anything new.
+_WEIGHTS = [1 if kind == "long line" else 5 for kind in KINDS]
+_WINDOW = 1024
 ENCODINGS = ("utf-16", "utf-16-le", "utf-32", "latin-1", "cp037")
 LARGEST_PLACE = 9999
 
@@ -49,8 +52,8 @@ Change = tuple[str, int, int]
 def random_changes(generator: random.Random) -> list[Change]:
     """Draws up to five changes."""
     return [
-        (generator.choice(KINDS), generator.randint(0, LARGEST_PLACE), generator.randint(0, LARGEST_PLACE))
-        for _ in range(generator.randint(0, 5))
+        (kind, int(generator.random() * (LARGEST_PLACE + 1)), int(generator.random() * (LARGEST_PLACE + 1)))
+        for kind in generator.choices(KINDS, _WEIGHTS, k=int(generator.random() * 6))
     ]
 
 
@@ -103,9 +106,11 @@ def _with_other_lines(text: bytes, kind: str, place: int, choice: int) -> bytes:
 
 
 def _replaced(text: bytes, pattern: bytes, place: int, by: bytes) -> bytes:
-    """Returns the text with one of the parts that match the pattern replaced."""
-    found = list(re.finditer(pattern, text))
+    """Returns the text with one of the parts that match the pattern replaced; of a long text, one near `place`."""
+    start = place % len(text) if len(text) > 2 * _WINDOW else 0
+    window = text[start : start + 2 * _WINDOW]
+    found = list(re.finditer(pattern, window))
     if not found:
         return text
     match = found[place % len(found)]
-    return text[: match.start()] + by + text[match.end() :]
+    return text[: start + match.start()] + by + text[start + match.end() :]

@@ -137,6 +137,18 @@ def decoded(text: bytes) -> Any:
         raise Refused from None
 
 
+def require_standard(value: Any) -> None:
+    """Refuses what JSON does not have: numbers that are not finite, halves of surrogate pairs."""
+    if isinstance(value, dict | list):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            require_standard(part)
+    require(not isinstance(value, float) or math.isfinite(value))
+    try:
+        require(not isinstance(value, str) or bool(value.encode("utf-8")) or not value)
+    except UnicodeEncodeError:
+        raise Refused from None
+
+
 def json_records(content: bytes) -> list[tuple]:
     """Returns (id, image, turns, answer type) of the samples of a JSON list."""
     samples = decoded(content.removeprefix(b"\xef\xbb\xbf"))
@@ -176,7 +188,7 @@ def _first(sample: dict, *keys: str) -> Any:
 
 def _text(value: Any) -> str:
     require(type(value) in (str, int, float))
-    require(type(value) is not float or math.isfinite(value))
+    require_standard(value)
     require(bool(str(value).strip()))
     return str(value).strip()
 
@@ -195,17 +207,13 @@ def _turns(messages: Any) -> list[tuple[str, str]]:
 
 def answers(content: bytes) -> list[tuple]:
     """Returns (id, turn, prediction) of the lines of an answer file."""
-    if content in (b"\xef", b"\xef\xbb"):  # Python takes the beginning of a byte order mark for an empty text
-        return []
-    try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError:
-        raise Refused from None
+    text = _marked_text(content).replace("\r\n", "\n").replace("\r", "\n")
     found = {}
     for line in text.split("\n"):
         if not line.strip():
             continue
         content_of_line = decoded(line.encode())
+        require_standard(content_of_line)
         require(isinstance(content_of_line, dict) and {"question_id", "text"} <= set(content_of_line))
         turn, answer = content_of_line.get("turn", 0), content_of_line["text"]
         require(type(turn) is int and turn >= 0)
@@ -215,3 +223,24 @@ def answers(content: bytes) -> list[tuple]:
         require(key not in found)
         found[key] = None if answer is None else str(answer)
     return [(*key, answer) for key, answer in found.items()]
+
+
+def candidates(content: bytes) -> list[str]:
+    """Returns the answers of a candidates file."""
+    value = decoded(_marked_text(content).encode())
+    require_standard(value)
+    require(isinstance(value, dict))
+    answers = value.get("0")
+    require(isinstance(answers, list) and bool(answers))
+    require(all(type(answer) in (str, int, float) for answer in answers))
+    return [str(answer) for answer in answers]
+
+
+def _marked_text(content: bytes) -> str:
+    """Returns a text with or without a byte order mark."""
+    if content in (b"\xef", b"\xef\xbb"):  # Python takes the beginning of a byte order mark for an empty text
+        return ""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Refused from None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from exgra_adapter.data.json_list import JsonList
+from exgra_adapter.data.limits import open_unpacked
 
 SUFFIXES = (".json", ".json.gz", ".json.xz")
 _PICKLES = (".pkl", ".pickle", ".p")
@@ -30,7 +31,7 @@ def read_list(path: Path, caller: str = "prepare") -> Iterator[tuple[str, Any]]:
     """
     refuse_pickle(path, caller)
     try:
-        with _open(path) as file:
+        with io.TextIOWrapper(open_unpacked(path, caller), encoding="utf-8-sig") as file:
             for position, element in enumerate(JsonList(file, path, caller)):
                 yield f"{caller}: row {position} of {path}", element
     except UnicodeDecodeError as error:
@@ -111,13 +112,3 @@ def find_splits(source: Path, stems: Mapping[str, Sequence[str]], data_set: str)
         f"prepare: the name of a single {data_set} file must say which split it is ({usual}); got {source.name}. "
         "Rename it, or name its folder."
     )
-
-
-def _open(path: Path) -> IO[str]:
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start.startswith(b"\x1f\x8b"):
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    if start.startswith(b"\xfd7zXZ"):
-        return lzma.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
