@@ -6,7 +6,7 @@ On CUDA tensors values are not checked here, which would wait for the GPU, but s
 from __future__ import annotations
 
 import os
-import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from graphmatch import _device
+
+if sys.platform != "win32":
+    import resource
 
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -188,14 +191,17 @@ def available_memory() -> int:
         elif "memory" in controllers.split(","):
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
             rooms += _container_rooms(Path("/sys/fs/cgroup/memory"), path, *names)
-    for line in _lines("/proc/self/statm"):
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            rooms.append(limit - int(line.split()[0]) * resource.getpagesize())
+    if sys.platform != "win32":
+        for line in _lines("/proc/self/statm"):
+            limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+            if limit != resource.RLIM_INFINITY:
+                rooms.append(limit - int(line.split()[0]) * resource.getpagesize())
     return max(min(rooms), 0)
 
 
 def _physical_memory() -> int:
+    if sys.platform == "win32":
+        return sys.maxsize  # not known without help: nothing is refused
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
