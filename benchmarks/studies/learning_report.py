@@ -209,8 +209,8 @@ def total_cost(entries: Iterable[Mapping[str, Any]], workers: int) -> str:
     return (
         f" Pages share arms: all together have {len(arms)}, which took {cpu / 60:.0f} CPU minutes with data and stage "
         f"1 of {len(shared)} seeds: {cpu / 60 / workers:.0f} minutes for {workers} workers that have a core each. On "
-        f"the machine of this run, which may have had other work to do, an arm took {wall / len(arms):.0f} seconds of wall "
-        "time. Command: `python -m benchmarks.studies`."
+        f"the machine of this run, which may have had other work to do, an arm took {wall / len(arms):.0f} seconds of "
+        "wall time. Command: `python -m benchmarks.studies`."
     )
 
 
