@@ -58,7 +58,7 @@ def _level(axes: Axes, results: StudyResults, measure: str, arm: str, style: str
 
 def _finish(axes: Axes, title: str, label: str) -> None:
     axes.set(title=title, xlabel=label)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def draw_caption_quality(results: StudyResults, path: Path) -> None:
@@ -76,7 +76,7 @@ def draw_caption_quality(results: StudyResults, path: Path) -> None:
                 _line(axes, results, measure, points, colour, names[kind])
             _level(axes, results, measure, "without extended answers", "--")
             _level(axes, results, measure, "AR only", ":")
-            axes.xaxis.set_major_formatter(PercentFormatter(1))
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             _finish(axes, title, "corrupted share of the extended answers")
         canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 
@@ -135,7 +135,7 @@ def draw_barycenter(results: StudyResults, path: Path) -> None:
                     linestyle="none",
                 )
             axes.set(title=title)
-            axes.xaxis.set_major_formatter(PercentFormatter(1))
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panels[0].set_yticks(range(len(labels)), list(reversed(labels)))
         canvas.supxlabel("mean and 95 % interval", fontsize=13)
 
