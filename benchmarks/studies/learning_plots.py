@@ -18,6 +18,8 @@ Axes = Any
 
 _MARKERS = {BLUE: "o", ORANGE: "s", GREEN: "^", GREY: "D"}
 _ANSWERS = ("answers", "Answers after fine-tuning")
+_MATCHING = ("plain_matching", "Matching of plain nodes")
+_GUESSING = "guessing without the picture"
 _RETRIEVAL = ("image_retrieval", "Image–text retrieval")
 
 
@@ -56,6 +58,14 @@ def _level(axes: Axes, results: StudyResults, measure: str, arm: str, style: str
         axes.axhline(value.mean, color=GREY, linestyle=style, linewidth=2, label=arm)
 
 
+def _guessing(axes: Axes, results: StudyResults, across: bool = False) -> None:
+    """Draws what guessing scores, as a vertical line where answers run `across`."""
+    value = estimate(next(iter(results.values())), "guessing")
+    if value is not None:
+        draw = axes.axvline if across else axes.axhline
+        draw(value.mean, color=GREY, linestyle="-.", linewidth=1.6, label=_GUESSING)
+
+
 def _finish(axes: Axes, title: str, label: str) -> None:
     axes.set(title=title, xlabel=label)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -67,9 +77,7 @@ def draw_caption_quality(results: StudyResults, path: Path) -> None:
         panels = canvas.subplots(1, 3)
         lines = (("dropout", DROPOUT, BLUE), ("swap", SHARES, ORANGE), ("hallucination", SHARES, GREEN))
         names = {"dropout": "words dropped", "swap": "swapped between samples", "hallucination": "hallucinated lesions"}
-        for axes, (measure, title) in zip(
-            panels, (_RETRIEVAL, ("plain_matching", "Matching, nodes as they are"), _ANSWERS), strict=True
-        ):
+        for axes, (measure, title) in zip(panels, (_RETRIEVAL, _MATCHING, _ANSWERS), strict=True):
             for shift, (kind, shares, colour) in zip((-0.012, 0, 0.012), lines, strict=True):
                 points = [(shift, "as written")]
                 points += [(share + shift, f"{kind} {round(100 * share)} %") for share in shares]
@@ -78,7 +86,8 @@ def draw_caption_quality(results: StudyResults, path: Path) -> None:
             _level(axes, results, measure, "AR only", ":")
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             _finish(axes, title, "corrupted share of the extended answers")
-        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        _guessing(panels[-1], results)
+        canvas.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=6)
 
 
 def draw_neighbours(results: StudyResults, path: Path) -> None:
@@ -90,10 +99,11 @@ def draw_neighbours(results: StudyResults, path: Path) -> None:
         ):
             points = [(float(index), f"{name} = {value}") for index, value in enumerate(values)]
             matching, answers = panels[2 * place : 2 * place + 2]
-            _line(matching, results, "matching", points, BLUE, "all in graphs of 16, k = 5")
-            _line(matching, results, "own_matching", points, ORANGE, "in graphs as in training")
+            _line(matching, results, "matching", points, BLUE, "matching, graphs of 16, k = 5")
+            _line(matching, results, "own_matching", points, ORANGE, "matching, graphs as in training")
             _line(matching, results, "image_retrieval", points, GREEN, "image–text retrieval")
-            _line(answers, results, "answers", points, BLUE, "answers")
+            _line(answers, results, "answers", points, GREY, "answers")
+            _guessing(answers, results)
             _finish(matching, f"Matching and retrieval by {name}", label)
             _finish(answers, f"Answers by {name}", label)
             for axes in (matching, answers):
@@ -103,14 +113,20 @@ def draw_neighbours(results: StudyResults, path: Path) -> None:
             low, high = min(axes.get_ylim()[0] for axes in pair), max(axes.get_ylim()[1] for axes in pair)
             for axes in pair:
                 axes.set_ylim(low, high)
-        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        handles, labels = (
+            [*of_matching, *of_answers]
+            for of_matching, of_answers in zip(
+                panels[0].get_legend_handles_labels(), panels[1].get_legend_handles_labels(), strict=True
+            )
+        )
+        canvas.legend(handles, labels, loc="outside lower center", ncols=5)
 
 
 def draw_barycenter(results: StudyResults, path: Path) -> None:
     """Draws every arm as a dot with its interval, one panel for each measure."""
     measures = (
         _RETRIEVAL,
-        ("plain_matching", "Matching, nodes as they are"),
+        _MATCHING,
         ("zero_gradient_share", "Steps without gradient"),
         _ANSWERS,
     )
@@ -136,6 +152,8 @@ def draw_barycenter(results: StudyResults, path: Path) -> None:
                 )
             axes.set(title=title)
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _guessing(panels[-1], results, across=True)
+        panels[-1].legend(loc="best", fontsize=11)
         panels[0].set_yticks(range(len(labels)), list(reversed(labels)))
         canvas.supxlabel("mean and 95 % interval", fontsize=13)
 
@@ -145,9 +163,7 @@ def draw_data_efficiency(results: StudyResults, path: Path) -> None:
     with figure(path, width=15, height=5.4) as canvas:
         panels = canvas.subplots(1, 3)
         colours = dict(zip(OBJECTIVES, (GREY, GREEN, BLUE, ORANGE), strict=True))
-        for axes, (measure, title) in zip(
-            panels, (_RETRIEVAL, ("plain_matching", "Matching, nodes as they are"), _ANSWERS), strict=True
-        ):
+        for axes, (measure, title) in zip(panels, (_RETRIEVAL, _MATCHING, _ANSWERS), strict=True):
             for shift, (name, colour) in zip((0.97, 0.99, 1.01, 1.03), colours.items(), strict=True):
                 points = [(fraction * shift, f"{name}, {round(100 * fraction)} %") for fraction in FRACTIONS]
                 _line(axes, results, measure, points, colour, name)
@@ -155,7 +171,8 @@ def draw_data_efficiency(results: StudyResults, path: Path) -> None:
             axes.set_xticks(FRACTIONS, [f"{fraction:.0%}" for fraction in FRACTIONS])
             axes.minorticks_off()
             _finish(axes, title, "share of the pictures in stage 2")
-        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        _guessing(panels[-1], results)
+        canvas.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 
 
 DRAWERS: dict[str, Callable[[StudyResults, Path], None]] = {

@@ -19,7 +19,7 @@ StudyResults = Mapping[str, Results]
 _COLUMNS = {
     "image_retrieval": "image–text retrieval",
     "retrieval": "retrieval, all views",
-    "plain_matching": "matching, nodes as they are",
+    "plain_matching": "matching, plain nodes",
     "matching": "matching, trained messages",
     "own_matching": "matching, own graphs",
     "zero_gradient_share": "silent steps",
@@ -46,12 +46,14 @@ class StudyText:
         question: What it asks, and how the rows are made.
         measures: Columns of the table of differences.
         pairs: Which rows are compared, (first, second) for first minus second.
+        keys: The comparisons that answer the question, (first, second, measure).
     """
 
     title: str
     question: str
     measures: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
+    keys: tuple[tuple[str, str, str], ...]
 
 
 def _against(reference: str, labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -75,6 +77,18 @@ _TEXTS = {
             *_against("without extended answers", ("as written", "dropout 100 %", "swap 100 %", "hallucination 100 %")),
             *_against("AR only", ("as written", "without extended answers", "dropout 100 %", "swap 100 %")),
         ),
+        (
+            ("dropout 50 %", "as written", "image_retrieval"),
+            ("dropout 100 %", "as written", "image_retrieval"),
+            ("swap 50 %", "as written", "image_retrieval"),
+            ("swap 100 %", "as written", "image_retrieval"),
+            ("hallucination 100 %", "as written", "image_retrieval"),
+            ("swap 100 %", "without extended answers", "image_retrieval"),
+            ("as written", "AR only", "answers"),
+            ("as written", "without extended answers", "answers"),
+            ("swap 100 %", "as written", "answers"),
+            ("hallucination 100 %", "as written", "answers"),
+        ),
     ),
     "neighbours": StudyText(
         "How much do the number of neighbours k and the size of the graph N matter?",
@@ -84,6 +98,16 @@ _TEXTS = {
         "compare them with each other only.",
         ("image_retrieval", "matching", "own_matching", "answers"),
         (*_against("k = 5", ("k = 1", "k = 3", "k = 10")), *_against("N = 16", ("N = 8", "N = 32"))),
+        (
+            ("k = 1", "k = 5", "matching"),
+            ("k = 10", "k = 5", "matching"),
+            ("k = 1", "k = 5", "answers"),
+            ("k = 10", "k = 5", "answers"),
+            ("N = 8", "N = 16", "matching"),
+            ("N = 32", "N = 16", "matching"),
+            ("N = 8", "N = 16", "answers"),
+            ("N = 32", "N = 16", "answers"),
+        ),
     ),
     "barycenter": StudyText(
         "Leave-one-out or mean barycenter, with or without noise?",
@@ -100,6 +124,17 @@ _TEXTS = {
             ("released recipe", "leave-one-out, IMLE"),
             *_against("AR only", ("leave-one-out, IMLE", "mean, IMLE", "released recipe")),
         ),
+        (
+            ("mean, IMLE", "leave-one-out, IMLE", "image_retrieval"),
+            ("mean, no noise", "leave-one-out, no noise", "image_retrieval"),
+            ("leave-one-out, no noise", "leave-one-out, IMLE", "image_retrieval"),
+            ("mean, no noise", "mean, IMLE", "image_retrieval"),
+            ("released recipe", "leave-one-out, IMLE", "image_retrieval"),
+            ("mean, no noise", "mean, IMLE", "zero_gradient_share"),
+            ("leave-one-out, IMLE", "AR only", "answers"),
+            ("mean, IMLE", "leave-one-out, IMLE", "answers"),
+            ("released recipe", "leave-one-out, IMLE", "answers"),
+        ),
     ),
     "data_efficiency": StudyText(
         "How does each objective use little data in stage 2?",
@@ -115,6 +150,17 @@ _TEXTS = {
             ),
             *((f"{name}, 10 %", f"{name}, 100 %") for name in OBJECTIVES),
             ("alignment, 10 %", "AR only, 100 %"),
+        ),
+        (
+            *(
+                (f"alignment, {round(100 * fraction)} %", f"{name}, {round(100 * fraction)} %", "answers")
+                for fraction in FRACTIONS
+                for name in ("AR only", "InfoNCE")
+            ),
+            ("alignment, 10 %", "AR only, 100 %", "answers"),
+            ("alignment, 10 %", "InfoNCE, 10 %", "image_retrieval"),
+            ("alignment, 100 %", "InfoNCE, 100 %", "image_retrieval"),
+            ("alignment, 10 %", "alignment, 100 %", "image_retrieval"),
         ),
     ),
 }
@@ -134,12 +180,13 @@ def write_study(study: str, results: StudyResults, folder: Path, cost: str = "")
         f"# {text.title}",
         _wrapped(text.question),
         _wrapped(reading),
-        _means(done),
-        f"![{text.title}]({study}.png)",
-        "## Differences",
-        _differences(text, done),
         "## What was found",
         _findings(text, done),
+        f"![{text.title}]({study}.png)",
+        "## Means",
+        _means(done) + _guessing(done),
+        "## Differences",
+        _differences(text, done),
         "## Cost",
         _wrapped(_cost(done) + cost),
     ]
@@ -152,6 +199,12 @@ def _means(results: StudyResults) -> str:
     for label, runs in results.items():
         rows.append([label, *(_plus_minus(estimate(runs, name)) for name in measured)])
     return table(["arm", *(_COLUMNS[name] for name in measured)], rows).replace("| ---: |", "| --- |", 1)
+
+
+def _guessing(results: StudyResults) -> str:
+    found = estimate(next(iter(results.values())), "guessing")
+    said = "Answers of the most frequent kind, given without a look at the picture, score {}."
+    return "" if found is None else "\n\n" + said.format(_plus_minus(found))
 
 
 def _differences(text: StudyText, results: StudyResults) -> str:
@@ -167,25 +220,35 @@ def _differences(text: StudyText, results: StudyResults) -> str:
 
 
 def _findings(text: StudyText, results: StudyResults) -> str:
-    lines, separated, total = [], 0, 0
+    lines = []
+    for first, second, measure in text.keys:
+        found = difference(results.get(first, {}), results.get(second, {}), measure)
+        means = [estimate(results.get(label, {}), measure) for label in (first, second)]
+        if found is None or None in means:
+            continue
+        verdict = "**not separated**" if not found.excludes_zero else "higher" if found.mean > 0 else "lower"
+        shares = [
+            f"*{label}* {100 * mean.mean:.1f} %" for label, mean in zip((first, second), means, strict=True) if mean
+        ]
+        lines.append(
+            f"- {_COLUMNS[measure].capitalize()}: {', '.join(shares)}; {verdict}, {_between(found).strip('*')}."
+        )
+    counts, total, separated = [], 0, 0
     for measure in text.measures:
-        sides: dict[str, list[str]] = {"higher": [], "lower": [], "not separated": []}
-        for first, second in text.pairs:
-            found = difference(results.get(first, {}), results.get(second, {}), measure)
-            if found is None:
-                continue
-            side = "not separated" if not found.excludes_zero else "higher" if found.mean > 0 else "lower"
-            sides[side].append(f"{first} than {second}" if side != "not separated" else f"{first} and {second}")
-        total += sum(map(len, sides.values()))
-        separated += len(sides["higher"]) + len(sides["lower"])
-        said = [f"{side}: {'; '.join(pairs)}" for side, pairs in sides.items() if pairs]
-        lines.append(f"- *{_COLUMNS[measure]}* – " + ". ".join(said) + ".")
-    chance = 0.05 * total
-    lines.append(
-        f"\n{separated} of {total} intervals exclude 0; about {chance:.0f} would by chance if nothing differed. "
-        "*Not separated* is no proof of equality: it means that so few seeds of so small a model cannot tell."
+        pairs = [difference(results.get(first, {}), results.get(second, {}), measure) for first, second in text.pairs]
+        known = [found for found in pairs if found is not None]
+        apart = sum(found.excludes_zero for found in known)
+        counts.append(f"{_COLUMNS[measure]} {apart} of {len(known)}")
+        total, separated = total + len(known), separated + apart
+    return (
+        "\n".join(lines)
+        + "\n\n"
+        + _wrapped(
+            f"Of the {total} differences below, {separated} have an interval that excludes 0 ({', '.join(counts)}); "
+            f"about {0.05 * total:.0f} would have by chance if nothing differed. *Not separated* does not mean equal: so "
+            "few seeds of so small a model cannot tell. Nothing here says what a large model would do."
+        )
     )
-    return "\n".join(lines)
 
 
 def _cost(results: StudyResults) -> str:
@@ -215,7 +278,8 @@ def total_cost(entries: Iterable[Mapping[str, Any]], workers: int) -> str:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 116)
+    # No line ends between a number and its unit.
+    return textwrap.fill(text.replace(" %", "\N{NO-BREAK SPACE}%"), 116).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -34,6 +34,7 @@ MEASURED = {
     "cpu_seconds": 30.0,
     "wall_seconds": 60.0,
     "shared_cpu_seconds": 6.0,
+    "guessing": 0.3,
 }
 
 
@@ -243,15 +244,23 @@ def test_pages_say_what_intervals_separate(module, study: str, tmp_path: Path):
     compared = [pair for pair in report._TEXTS[study].pairs if labels[-1] in pair]
     assert compared
     for first, second in compared:
-        assert f"{first} than {second}" in text
         sign = "+" if first == labels[-1] else "-"
+        assert f"| {first} − {second} |" in text
         assert f"**{sign}10.0 ({sign}10.0 to {sign}10.0)**" in text
+    known = [(first, second) for first, second, measure in report._TEXTS[study].keys if measure == "answers"]
+    for first, second in known:
+        verdict = {first: "higher", second: "lower"}.get(labels[-1], "**not separated**")
+        means = [30.1 if label == labels[-1] else 20.1 for label in (first, second)]
+        assert f"- Answers: *{first}* {means[0]} %, *{second}* {means[1]} %; {verdict}, " in text
 
 
 @pytest.mark.parametrize("study", ["caption_quality", "neighbours", "barycenter", "data_efficiency"])
 def test_differences_name_arms_of_their_study(module, study: str):
     arms, report = module("arms"), module("learning_report")
-    assert {label for pair in report._TEXTS[study].pairs for label in pair} <= set(arms.STUDIES[study])
+    text = report._TEXTS[study]
+    assert {label for pair in text.pairs for label in pair} <= set(arms.STUDIES[study])
+    assert {(first, second) for first, second, _ in text.keys} <= set(text.pairs)
+    assert {measure for *_, measure in text.keys} <= set(text.measures)
 
 
 def test_intervals_are_those_of_students_t(module):
