@@ -245,8 +245,8 @@ def _findings(text: StudyText, results: StudyResults) -> str:
         + "\n\n"
         + _wrapped(
             f"Of the {total} differences below, {separated} have an interval that excludes 0 ({', '.join(counts)}); "
-            f"about {0.05 * total:.0f} would have by chance if nothing differed. *Not separated* does not mean equal: so "
-            "few seeds of so small a model cannot tell. Nothing here says what a large model would do."
+            f"about {0.05 * total:.0f} would have by chance if nothing differed. *Not separated* does not mean equal: "
+            "so few seeds of so small a model cannot tell. Nothing here says what a large model would do."
         )
     )
 
