@@ -18,9 +18,11 @@ Axes = Any
 
 _MARKERS = {BLUE: "o", ORANGE: "s", GREEN: "^", GREY: "D"}
 _ANSWERS = ("answers", "Answers after fine-tuning")
+_ALL_VIEWS = ("retrieval", "Retrieval, all views")
 _MATCHING = ("plain_matching", "Matching of plain nodes")
 _GUESSING = "guessing without the picture"
 _RETRIEVAL = ("image_retrieval", "Image–text retrieval")
+_PANELS = (_RETRIEVAL, _ALL_VIEWS, _MATCHING, _ANSWERS)
 
 
 def _line(
@@ -73,11 +75,11 @@ def _finish(axes: Axes, title: str, label: str) -> None:
 
 def draw_caption_quality(results: StudyResults, path: Path) -> None:
     """Draws three measures over the share of what is corrupted."""
-    with figure(path, width=15, height=5.4) as canvas:
-        panels = canvas.subplots(1, 3)
+    with figure(path, width=17, height=5.4) as canvas:
+        panels = canvas.subplots(1, 4)
         lines = (("dropout", DROPOUT, BLUE), ("swap", SHARES, ORANGE), ("hallucination", SHARES, GREEN))
         names = {"dropout": "words dropped", "swap": "swapped between samples", "hallucination": "hallucinated lesions"}
-        for axes, (measure, title) in zip(panels, (_RETRIEVAL, _MATCHING, _ANSWERS), strict=True):
+        for axes, (measure, title) in zip(panels, _PANELS, strict=True):
             for shift, (kind, shares, colour) in zip((-0.012, 0, 0.012), lines, strict=True):
                 points = [(shift, "as written")]
                 points += [(share + shift, f"{kind} {round(100 * share)} %") for share in shares]
@@ -85,9 +87,9 @@ def draw_caption_quality(results: StudyResults, path: Path) -> None:
             _level(axes, results, measure, "without extended answers", "--")
             _level(axes, results, measure, "AR only", ":")
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-            _finish(axes, title, "corrupted share of the extended answers")
+            _finish(axes, title, "corrupted share")
         _guessing(panels[-1], results)
-        canvas.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+        canvas.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 
 def draw_neighbours(results: StudyResults, path: Path) -> None:
@@ -126,12 +128,13 @@ def draw_barycenter(results: StudyResults, path: Path) -> None:
     """Draws every arm as a dot with its interval, one panel for each measure."""
     measures = (
         _RETRIEVAL,
+        _ALL_VIEWS,
         _MATCHING,
-        ("zero_gradient_share", "Steps without gradient"),
+        ("zero_gradient_share", "Silent steps"),
         _ANSWERS,
     )
     labels = list(results)
-    with figure(path, width=16, height=0.6 * len(labels) + 1.8) as canvas:
+    with figure(path, width=18, height=0.6 * len(labels) + 1.8) as canvas:
         panels = canvas.subplots(1, len(measures), sharey=True)
         for axes, (measure, title) in zip(panels, measures, strict=True):
             for place, label in enumerate(reversed(labels)):
@@ -151,19 +154,20 @@ def draw_barycenter(results: StudyResults, path: Path) -> None:
                     linestyle="none",
                 )
             axes.set(title=title)
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            # Shares of a few thousandths need their decimals.
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None if title == "Silent steps" else 0))
         _guessing(panels[-1], results, across=True)
-        panels[-1].legend(loc="best", fontsize=11)
+        canvas.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower right")
         panels[0].set_yticks(range(len(labels)), list(reversed(labels)))
         canvas.supxlabel("mean and 95 % interval", fontsize=13)
 
 
 def draw_data_efficiency(results: StudyResults, path: Path) -> None:
     """Draws three measures over the share of the data, one line for each objective."""
-    with figure(path, width=15, height=5.4) as canvas:
-        panels = canvas.subplots(1, 3)
+    with figure(path, width=17, height=5.4) as canvas:
+        panels = canvas.subplots(1, 4)
         colours = dict(zip(OBJECTIVES, (GREY, GREEN, BLUE, ORANGE), strict=True))
-        for axes, (measure, title) in zip(panels, (_RETRIEVAL, _MATCHING, _ANSWERS), strict=True):
+        for axes, (measure, title) in zip(panels, _PANELS, strict=True):
             for shift, (name, colour) in zip((0.97, 0.99, 1.01, 1.03), colours.items(), strict=True):
                 points = [(fraction * shift, f"{name}, {round(100 * fraction)} %") for fraction in FRACTIONS]
                 _line(axes, results, measure, points, colour, name)
