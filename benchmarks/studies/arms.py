@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from benchmarks.studies.corruption import Corruption
-from benchmarks.studies.learning import sizes_of
+from benchmarks.studies.learning import Pretraining, sizes_of
 from exgra_adapter.demo.results import DemoConfig
 
 _DEFAULTS: dict[str, Any] = {
@@ -24,10 +24,22 @@ _SAMPLES_PER_STEP = 32
 
 @dataclass(frozen=True)
 class Size:
-    """How much every arm trains; `width` is that of the tiny model, in multiples of the demo's."""
+    """How much every arm trains.
+
+    Attributes:
+        demo: Pictures, steps and rates.
+        pretraining: What the model of every arm has learned before.
+        width: Of the tiny model, in multiples of the demo's.
+    """
 
     demo: DemoConfig
+    pretraining: Pretraining | None = None
     width: int = 1
+
+    def content(self) -> dict[str, Any]:
+        """What decides what an arm learns, as plain JSON values."""
+        known = None if self.pretraining is None else asdict(self.pretraining)
+        return {**sizes_of(self.demo), "pretraining": known, "width": self.width}
 
 
 SIZES = {
@@ -38,12 +50,15 @@ SIZES = {
             caption_steps=20,
             instruct_steps=48,
             vqa_steps=40,
-            instruct_rate=3e-3,
-            vqa_rate=2e-3,
-        )
+            instruct_rate=2.5e-3,
+            vqa_rate=1e-3,
+        ),
+        Pretraining(500, 240),
     ),
     "large": Size(
-        DemoConfig(train_pictures=2000, test_pictures=320, caption_steps=120, instruct_steps=1000, vqa_steps=500), 3
+        DemoConfig(train_pictures=2000, test_pictures=320, caption_steps=120, instruct_steps=1000, vqa_steps=500),
+        Pretraining(2000, 1500),
+        width=3,
     ),
 }
 
@@ -73,8 +88,7 @@ class Arm:
         """Names the result of this arm: equal content, equal name."""
         content = {
             "arm": self.content(),
-            "sizes": sizes_of(size.demo),
-            "width": size.width,
+            "sizes": size.content(),
             "seed": seed,
             "device": device,
         }

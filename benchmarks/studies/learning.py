@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.studies.corruption import scene_of
 from exgra_adapter.alignment import ALIGNMENT_FILE, load_alignment
 from exgra_adapter.config import Stage, TrainingConfig
 from exgra_adapter.data.collator import TEXT_PREFIX, Collator, CollatorOptions
@@ -21,6 +22,7 @@ from exgra_adapter.data.records import Record, read_records, write_records
 from exgra_adapter.demo.dataset import DemoData, write_dataset
 from exgra_adapter.demo.measure import majority_answers
 from exgra_adapter.demo.results import DemoConfig
+from exgra_adapter.demo.scenes import Organ
 from exgra_adapter.evaluation.generate import generate_answers
 from exgra_adapter.evaluation.metrics import Estimate, Scores, score
 from exgra_adapter.models import PackedTexts, build_tiny_model, encode_packed, load_model, visual_nodes
@@ -30,10 +32,28 @@ from exgra_adapter.runs import save_model
 from exgra_adapter.training import TrainingSummary, train
 
 _LONGEST_ANSWER = 12
+_OTHER_SEEDS = 1_000_000
 _GRAPH_OPTIONS = ("neighbours", "barycenter")
 
 Options = Mapping[str, Any]
 History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What a model knows before: a pretrained one talks and sees, but has met a part of the domain only.
+
+    Attributes:
+        pictures: Drawn for it, of all organs; none of them occurs again.
+        steps: Optimizer steps without alignment on the conversations about them.
+        rate: Peak learning rate.
+        organs: Only pictures of these are used.
+    """
+
+    pictures: int
+    steps: int
+    rate: float = 1.5e-3
+    organs: tuple[Organ, ...] = ("brain", "lungs")
 
 
 @dataclass(frozen=True)
@@ -46,15 +66,28 @@ class SeedRun:
     data: DemoData
 
     @classmethod
-    def prepare(cls, demo: DemoConfig, seed: int, folder: Path, width: int = 1) -> SeedRun:
-        """Draws the data and trains stage 1 of a model `width` times as wide as the demo's."""
+    def prepare(
+        cls, demo: DemoConfig, seed: int, folder: Path, width: int = 1, pretraining: Pretraining | None = None
+    ) -> SeedRun:
+        """Draws the data and trains stage 1 of a model `width` times as wide as the demo's, pretrained or not."""
         data = write_dataset(
             folder / "data", demo.train_pictures, demo.test_pictures, demo.questions, seed, console_progress=False
         )
         save_model(*build_tiny_model(data.texts, seed, size=width), folder / "tiny")
         run = cls(demo, seed, folder, data)
-        run.stage("stage1", data.captions, "tiny", "stage1", demo.caption_steps, demo.caption_rate)
+        if pretraining is not None:
+            run._pretrain(pretraining)
+        start = "tiny" if pretraining is None else "pretrained"
+        run.stage("stage1", data.captions, start, "stage1", demo.caption_steps, demo.caption_rate)
         return run
+
+    def _pretrain(self, pretraining: Pretraining) -> None:
+        folder = self.folder / "general"
+        general = write_dataset(folder, pretraining.pictures, 1, 1, _OTHER_SEEDS + self.seed, console_progress=False)
+        known = [each for each in read_records(general.conversations) if scene_of(each).organ in pretraining.organs]
+        write_records(folder / "known.json", known)
+        run = replace(self, data=general)
+        run.stage("stage2", folder / "known.json", "tiny", "pretrained", pretraining.steps, pretraining.rate)
 
     def stage(
         self, stage: Stage, records: Path, model: str, name: str, steps: int, rate: float, **options: Any

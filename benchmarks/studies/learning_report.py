@@ -27,13 +27,17 @@ _COLUMNS = {
 }
 _READING = (
     "The demo's tiny model on drawn pictures: stage 1, stage 2 as the rows say, then fine-tuning on questions, "
-    "which is alike for all rows, as are data, initial weights and order of samples of a seed. All is measured on "
-    "unseen pictures with correct texts, read alone. *Image–text retrieval*: the most similar text among {batch} "
-    "belongs to the image, or the other way round; *all views*: the two texts count as well. *Matching*: share of "
-    "nodes matched with their own barycenter node, leave-one-out with k = 5 in graphs of {batch}: of the nodes as "
-    "they are, behind the trained message passing, or with the k, N and barycenter of the row. *Silent steps*: "
-    "training steps whose matchings sent no gradient. *Answers*: mean of open recall and closed accuracy after "
-    "fine-tuning. Means over {seeds} seeds, ± half of the 95 % interval (Student's t)."
+    "which is alike for all rows, as are data, initial weights and order of samples of a seed. {before}All is "
+    "measured on unseen pictures with correct texts, read alone. *Image–text retrieval*: the most similar text "
+    "among {batch} belongs to the image, or the other way round; *all views*: the two texts count as well. "
+    "*Matching*: share of nodes matched with their own barycenter node, leave-one-out with k = 5 in graphs of "
+    "{batch}: of the nodes as they are, behind the trained message passing, or with the k, N and barycenter of "
+    "the row. *Silent steps*: training steps whose matchings sent no gradient. *Answers*: mean of open recall and "
+    "closed accuracy after fine-tuning. Means over {seeds} seeds, ± half of the 95 % interval (Student's t)."
+)
+_BEFORE = (
+    "Before, as with a pretrained model, it has learned to talk about other pictures of {organs} without "
+    "alignment ({steps} steps); other organs are new to it. "
 )
 
 
@@ -175,7 +179,9 @@ def write_study(study: str, results: StudyResults, folder: Path, cost: str = "")
     DRAWERS[study](done, folder / f"{study}.png")
     some = next(iter(next(iter(done.values())).values()))
     seeds = sorted({len(runs) for runs in done.values()})
-    reading = _READING.format(batch=some["sizes"]["batch_size"], seeds=" or ".join(map(str, seeds)))
+    known = some["sizes"].get("pretraining")
+    before = _BEFORE.format(organs=" and ".join(known["organs"]), steps=known["steps"]) if known else ""
+    reading = _READING.format(batch=some["sizes"]["batch_size"], seeds=" or ".join(map(str, seeds)), before=before)
     parts = [
         f"# {text.title}",
         _wrapped(text.question),

@@ -23,7 +23,7 @@ from benchmarks.machine import provenance
 from benchmarks.output import write_json
 from benchmarks.studies.arms import Arm, Size
 from benchmarks.studies.corruption import corrupt
-from benchmarks.studies.learning import SeedRun, run_arm, sizes_of
+from benchmarks.studies.learning import SeedRun, run_arm
 from exgra_adapter.data.records import read_records
 
 Entry = dict[str, Any]
@@ -127,7 +127,7 @@ def _start() -> None:
 
 def _prepare(size: Size, seed: int, folder: Path) -> tuple[SeedRun, float]:
     begun = time.process_time()
-    run = SeedRun.prepare(size.demo, seed, folder, size.width)
+    run = SeedRun.prepare(size.demo, seed, folder, size.width, size.pretraining)
     return run, time.process_time() - begun
 
 
@@ -141,8 +141,7 @@ def _run(job: Job, run: SeedRun, shared_seconds: float) -> Entry:
     return {
         "arm": job.arm.content(),
         "seed": job.seed,
-        "sizes": sizes_of(job.size.demo),
-        "width": job.size.width,
+        "sizes": job.size.content(),
         "device": job.device,
         "shared_cpu_seconds": round(shared_seconds, 2),
         **found,

@@ -170,6 +170,7 @@ def test_an_address_is_that_of_the_content(module):
         arms.ALIGNED.address(size, 1, "cpu"),
         arms.ALIGNED.address(size, 0, "cuda"),
         arms.ALIGNED.address(arms.Size(TINY, width=2), 0, "cpu"),
+        arms.ALIGNED.address(arms.Size(TINY, module("learning").Pretraining(12, 1)), 0, "cpu"),
         arms.ALIGNED.address(arms.Size(replace(TINY, vqa_steps=2)), 0, "cpu"),
     ]
     assert len({address, *others}) == 1 + len(others)
@@ -207,7 +208,8 @@ def test_finished_arms_are_not_run_again(module, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 def test_an_arm_is_trained_measured_and_written(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     arms, main = module("arms"), module("__main__").main
-    monkeypatch.setitem(arms.SIZES, "small", arms.Size(TINY))
+    pretraining = module("learning").Pretraining(pictures=12, steps=1)
+    monkeypatch.setitem(arms.SIZES, "small", arms.Size(TINY, pretraining))
     few = {label: arms.STUDIES["caption_quality"][label] for label in ("as written", "dropout 50 %")}
     monkeypatch.setitem(arms.STUDIES, "caption_quality", few)
     main(["--studies", "caption_quality", "--seeds", "0", "--workers", "1", "--output", str(tmp_path)])
