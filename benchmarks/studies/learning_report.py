@@ -29,7 +29,8 @@ _READING = (
     "The demo's tiny model on drawn pictures: stage 1, stage 2 as the rows say, then fine-tuning on questions, "
     "which is alike for all rows, as are data, initial weights and order of samples of a seed. {before}All is "
     "measured on unseen pictures with correct texts, read alone. *Image–text retrieval*: the most similar text "
-    "among {batch} belongs to the image, or the other way round; *all views*: the two texts count as well. "
+    "among {batch} belongs to the image, or the other way round, about {chance:.0f} % by chance; *all "
+    "views*: between the two texts as well, which is easier. "
     "*Matching*: share of nodes matched with their own barycenter node, leave-one-out with k = 5 in graphs of "
     "{batch}: of the nodes as they are, behind the trained message passing, or with the k, N and barycenter of "
     "the row. *Silent steps*: training steps whose matchings sent no gradient. *Answers*: mean of open recall and "
@@ -181,7 +182,8 @@ def write_study(study: str, results: StudyResults, folder: Path, cost: str = "")
     seeds = sorted({len(runs) for runs in done.values()})
     known = some["sizes"].get("pretraining")
     before = _BEFORE.format(organs=" and ".join(known["organs"]), steps=known["steps"]) if known else ""
-    reading = _READING.format(batch=some["sizes"]["batch_size"], seeds=" or ".join(map(str, seeds)), before=before)
+    batch = some["sizes"]["batch_size"]
+    reading = _READING.format(batch=batch, chance=100 / batch, seeds=" or ".join(map(str, seeds)), before=before)
     parts = [
         f"# {text.title}",
         _wrapped(text.question),
