@@ -121,7 +121,7 @@ def draw_neighbours(results: StudyResults, path: Path) -> None:
                 panels[0].get_legend_handles_labels(), panels[1].get_legend_handles_labels(), strict=True
             )
         )
-        canvas.legend(handles, labels, loc="outside lower center", ncols=5)
+        canvas.legend(handles, labels, loc="outside lower center", ncols=3)
 
 
 def draw_barycenter(results: StudyResults, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ _READING = (
     "measured on unseen pictures with correct texts, read alone. *Image–text retrieval*: the most similar text "
     "among {batch} belongs to the image, or the other way round, about {chance:.0f} % by chance; *all "
     "views*: between the two texts as well, which is easier. "
-    "*Matching*: share of nodes matched with their own barycenter node, leave-one-out with k = 5 in graphs of "
+    "*Matching*: share of nodes matched with their own barycenter node, leave-one-out with k = 5, in graphs of "
     "{batch}: of the nodes as they are, behind the trained message passing, or with the k, N and barycenter of "
     "the row. *Silent steps*: training steps whose matchings sent no gradient. *Answers*: mean of open recall and "
     "closed accuracy after fine-tuning. Means over {seeds} seeds, ± half of the 95 % interval (Student's t)."
@@ -83,11 +84,12 @@ _TEXTS = {
             *_against("AR only", ("as written", "without extended answers", "dropout 100 %", "swap 100 %")),
         ),
         (
-            ("dropout 50 %", "as written", "image_retrieval"),
-            ("dropout 100 %", "as written", "image_retrieval"),
-            ("swap 50 %", "as written", "image_retrieval"),
-            ("swap 100 %", "as written", "image_retrieval"),
-            ("hallucination 100 %", "as written", "image_retrieval"),
+            *(
+                (label, "as written", measure)
+                for measure in ("image_retrieval", "retrieval")
+                for label in ("dropout 50 %", "dropout 100 %", "swap 50 %", "swap 100 %", "hallucination 100 %")
+            ),
+            ("as written", "without extended answers", "image_retrieval"),
             ("swap 100 %", "without extended answers", "image_retrieval"),
             ("as written", "AR only", "answers"),
             ("as written", "without extended answers", "answers"),
@@ -286,8 +288,10 @@ def total_cost(entries: Iterable[Mapping[str, Any]], workers: int) -> str:
 
 
 def _wrapped(text: str) -> str:
-    # No line ends between a number and its unit.
-    return textwrap.fill(text.replace(" %", "\N{NO-BREAK SPACE}%"), 116).replace("\N{NO-BREAK SPACE}", " ")
+    # No line ends within an equation, or between a number and its unit.
+    return textwrap.fill(re.sub(" (?=[%=])|(?<==) ", "\N{NO-BREAK SPACE}", text), 116).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
 
 
 def _mean(values: Iterable[float]) -> float:
