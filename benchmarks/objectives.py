@@ -26,23 +26,16 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.machine import RESULTS, provenance
 from benchmarks.output import BLUE, GREY, ORANGE, figure, write_json, write_text
-from exgra_adapter.config import Stage, TrainingConfig
+from benchmarks.studies.learning import SeedRun, measure_training
 from exgra_adapter.data.records import read_records
-from exgra_adapter.demo.dataset import DemoData, write_dataset
 from exgra_adapter.demo.measure import measure_alignment
 from exgra_adapter.demo.results import DemoConfig
-from exgra_adapter.evaluation.generate import generate_answers
-from exgra_adapter.evaluation.metrics import score
-from exgra_adapter.models import build_tiny_model, load_model
 from exgra_adapter.reporting.measures import measure_overhead
-from exgra_adapter.runs import save_model
-from exgra_adapter.training import TrainingSummary, train
 
 JSON = RESULTS / "objectives.json"
 PICTURE = RESULTS / "objectives.png"
 REPORT = RESULTS / "objectives.md"
 SEEDS = (0, 1, 2)
-_LONGEST_ANSWER = 12
 _INTRODUCTION = (
     "# What alignment objectives are worth",
     "",
@@ -80,78 +73,28 @@ class Study:
     seeds: tuple[int, ...] = SEEDS
 
 
-class SeedRun:
-    """What all arms of one seed share: data, the untrained model, stage 1."""
-
-    def __init__(self, study: Study, seed: int, folder: Path) -> None:
-        self.study, self.seed, self.folder = study, seed, folder
-        demo = study.demo
-        self.data: DemoData = write_dataset(
-            folder / "data", demo.train_pictures, demo.test_pictures, demo.questions, seed, console_progress=False
-        )
-        save_model(*build_tiny_model(self.data.texts, seed), folder / "tiny")
-        self.stage("stage1", self.data.captions, "tiny", "stage1", demo.caption_steps, demo.caption_rate)
-
-    def stage(
-        self, stage: Stage, records: Path, model: str, name: str, steps: int, rate: float, **options: Any
-    ) -> TrainingSummary:
-        """Trains one stage."""
-        demo = self.study.demo
-        per_epoch = len(read_records(records)) / demo.batch_size
-        # Compute is matched by the number of epochs.
-        length = {"epochs": steps / per_epoch} if options.get("match_compute") else {"max_steps": steps}
-        config = TrainingConfig(
-            stage,
-            data=records,
-            images=self.data.images,
-            output=self.folder / name,
-            model=str(self.folder / model),
-            batch_size=demo.batch_size,
-            learning_rate=rate,
-            seed=self.seed,
-            logging_steps=demo.logging_steps,
-            save_steps=10**6,
-            overwrite=True,
-            **{"objective": "none", **length, **options},
-        )
-        return train(config, console_progress=False)
-
-    def arm(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Trains and measures one arm."""
-        demo, data = self.study.demo, self.data
-        summary = self.stage(
-            "stage2", data.conversations, "stage1", "arm", demo.instruct_steps, demo.instruct_rate, **options
-        )
-        # Other objectives have no message passing; retrieval does not need it.
-        matched = options["objective"] == "barycenter" and not options.get("relaxation") and not options.get("legacy")
-        held_out = measure_alignment(
-            self.folder / "arm", read_records(data.conversations_test), data.images, demo.batch_size, self.seed, matched
-        )
-        self.stage("vqa", data.vqa_train, "arm", "vqa", demo.vqa_steps, demo.vqa_rate)
-        records = read_records(data.vqa_test)
-        model, processor = load_model(self.folder / "vqa")
-        predictions = generate_answers(model, processor, records, data.images, 32, _LONGEST_ANSWER, False)
-        scores = score(records, predictions, seed=self.seed, resamples=200)
-        overhead = measure_overhead(summary.history)
-        last = summary.history[len(summary.history) // 2 :]
-        return {
-            "held_out_retrieval": held_out.retrieval,
-            "held_out_matching": held_out.matching_accuracy if matched else None,
-            "trained_retrieval": _mean(last, "retrieval"),
-            "trained_matching": _mean(last, "matching_accuracy"),
-            "zero_gradient_share": _mean(summary.history, "zero_gradient_share"),
-            "summary": scores.summary.value,
-            "exact_match": scores.exact_match.value,
-            "steps": summary.steps,
-            "seconds_per_step": float(np.mean([_step_seconds(entry) for entry in summary.history])),
-            "overhead": None if overhead is None else overhead.relative,
-            "extra_tokens": None if overhead is None else overhead.extra_tokens,
-        }
-
-
-def _mean(history: list[dict[str, float]], name: str) -> float | None:
-    values = [entry[name] for entry in history if name in entry]
-    return float(np.mean(values)) if values else None
+def run_arm(run: SeedRun, options: dict[str, Any]) -> dict[str, Any]:
+    """Trains and measures one arm."""
+    demo, data = run.demo, run.data
+    summary = run.instruct("arm", options)
+    # Other objectives have no message passing; retrieval does not need it.
+    matched = options["objective"] == "barycenter" and not options.get("relaxation") and not options.get("legacy")
+    held_out = measure_alignment(
+        run.folder / "arm", read_records(data.conversations_test), data.images, demo.batch_size, run.seed, matched
+    )
+    scores = run.answer("arm", "vqa")
+    overhead = measure_overhead(summary.history)
+    return {
+        "held_out_retrieval": held_out.retrieval,
+        "held_out_matching": held_out.matching_accuracy if matched else None,
+        **measure_training(summary.history),
+        "summary": scores.summary.value,
+        "exact_match": scores.exact_match.value,
+        "steps": summary.steps,
+        "seconds_per_step": float(np.mean([_step_seconds(entry) for entry in summary.history])),
+        "overhead": None if overhead is None else overhead.relative,
+        "extra_tokens": None if overhead is None else overhead.extra_tokens,
+    }
 
 
 def _step_seconds(entry: dict[str, float]) -> float:
@@ -171,8 +114,8 @@ def run(study: Study, path: Path) -> dict[str, Any]:
         for seed, arm in todo:
             progress.set_description(f"seed {seed}, {arm}")
             if shared is None or shared.seed != seed:
-                shared = SeedRun(study, seed, Path(name) / str(seed))
-            done.setdefault(arm, {})[str(seed)] = shared.arm(ARMS[arm])
+                shared = SeedRun.prepare(study.demo, seed, Path(name) / str(seed))
+            done.setdefault(arm, {})[str(seed)] = run_arm(shared, ARMS[arm])
             write_json(path, {"runs": done, **provenance()})
             progress.update()
     return {"runs": done, **provenance()}
