@@ -116,12 +116,9 @@ class Workplace:
         for name in changed:
             (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
             (self.tree / name).write_bytes(wanted[name])
-        content = hashlib.sha256()
-        for name, text in sorted(wanted.items()):
-            # The list of bugs and the page it is written to have no part in what tests find.
-            if name.suffix != ".md" and name.parent.name != "seeded_bugs":
-                content.update(f"{name} {len(text)} ".encode() + text)
-        self.digest = content.hexdigest()
+        # What tests find depends on all code, on what tests share, and on the files of the tests themselves.
+        shared = [name for name in wanted if not _is_test(name) and name.suffix != ".md" and name.name != "bugs.yaml"]
+        self.digest = self._content(shared)
         if self.journal.is_file():
             for line in self.journal.read_text(encoding="utf-8").splitlines():
                 try:
@@ -130,9 +127,18 @@ class Workplace:
                     continue  # torn by a kill
                 self.trials[trial.key] = trial
 
-    def key(self, work: object) -> str:
-        """Names a piece of work: the sources, and what is tried on them."""
-        return hashlib.sha256(f"{self.digest} {json.dumps(work)}".encode()).hexdigest()
+    def key(self, work: object, tests: Sequence[str]) -> str:
+        """Names a piece of work: the sources, what is tried on them, and the tests."""
+        files = {self.tree / test.partition("::")[0] for test in tests}
+        content = self._content([path.relative_to(self.tree) for path in files])
+        return hashlib.sha256(f"{self.digest} {content} {json.dumps([work, *tests])}".encode()).hexdigest()
+
+    def _content(self, names: Sequence[Path]) -> str:
+        content = hashlib.sha256()
+        for name in sorted(names):
+            text = (self.tree / name).read_bytes()
+            content.update(f"{name} {len(text)} ".encode() + text)
+        return content.hexdigest()
 
     def keep(self, trial: Trial) -> Trial:
         """Writes down what was found."""
@@ -145,7 +151,7 @@ class Workplace:
 
     def unchanged(self, tests: Sequence[str]) -> Trial:
         """Whether the tests pass without any bug."""
-        key = self.key(["no bug", *tests])
+        key = self.key("no bug", tests)
         if key in self.trials:
             return self.trials[key]
         problem = self.build()
@@ -153,7 +159,7 @@ class Workplace:
 
     def attempt(self, bug: Bug) -> Trial:
         """Puts one bug into the copy, and takes it out again."""
-        key = self.key({name: value for name, value in asdict(bug).items() if name not in ("breaks", "area", "name")})
+        key = self.key([bug.file, bug.old, bug.new], bug.tests)
         if key in self.trials:
             return self.trials[key]
         with self._with(bug):
@@ -236,6 +242,10 @@ def write_readme(text: str) -> None:
 def _short(test: str) -> str:
     """A test without its folder and parameters."""
     return test.partition("[")[0].rpartition("/")[2]
+
+
+def _is_test(name: Path) -> bool:
+    return name.parts[0] == "tests" and name.name.startswith("test_")
 
 
 def _files(path: Path) -> list[Path]:
