@@ -13,7 +13,7 @@ CORE_SOURCES := $(shell find csrc/core -name '*.cpp')
 NATIVE_TESTS := $(wildcard tests/native/*.cpp)
 CPP_FILES := $(shell find csrc tests -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(CPP_FILES)
-PYTHON_FILES := graphmatch exgra_adapter tests setup.py $(wildcard benchmarks)
+PYTHON_FILES := graphmatch exgra_adapter tests setup.py $(wildcard benchmarks) $(wildcard docs/*.py)
 
 PARALLEL := --numprocesses auto --dist worksteal
 
@@ -21,6 +21,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
 CUDA := $(VENV)/.installed-cuda
+DOCS := $(VENV)/.installed-docs
 BACKEND := build/backend
 
 FLOOR_VERSION := $(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml).0
@@ -28,7 +29,7 @@ FLOOR := $(VENV)/transformers-$(FLOOR_VERSION)
 FLOOR_TESTS := test_models.py test_connector.py test_trainer.py test_training.py test_lora.py conversion/test_to_hugging_face.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda test-floor test-all lint format bench bench-cuda bench-report sanitize dist check-dist clean
+.PHONY: help demo test test-cuda test-floor test-all lint format docs bench bench-cuda bench-report sanitize dist check-dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -59,17 +60,18 @@ format: $(DEV)  ## rewrite the sources in the house format
 	$(BIN)/ruff format $(PYTHON_FILES)
 	$(BIN)/clang-format -i $(CPP_FILES)
 
+docs: $(DOCS)  ## build the site into build/site; a broken link or anchor fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(BENCH)  ## measure speed and quality, with the peers in the same run
-	$(BIN)/pytest benchmarks --benchmark-only
+	$(BIN)/python -m benchmarks.run --only suites
 
 bench-cuda: $(BENCH) $(CUDA)  ## measure the GPU's share of it, with the CPU in the same run
 	$(BIN)/pytest benchmarks/cuda --benchmark-only -m cuda --benchmark-json benchmarks/results/cuda.json
 	$(BIN)/python -m benchmarks.cuda_report
 
-bench-report: $(BENCH)  ## run the learning experiments and write benchmarks/results/report.md
-	$(BIN)/python -m benchmarks.alignment
-	$(BIN)/python -m benchmarks.keypoint_learning
-	$(BIN)/python -m benchmarks.report
+bench-report: $(BENCH)  ## measure everything in the report, write it and the README's figures
+	$(BIN)/python -m benchmarks.run
 
 sanitize: build/sanitize/address build/sanitize/thread  ## run the native tests under ASan, UBSan and TSan
 	build/sanitize/address
@@ -111,6 +113,11 @@ $(FLOOR): $(DEV)
 $(BACKEND): pyproject.toml constraints.txt | $(VENV)/bin/python
 	rm -rf $@
 	$(BIN)/python -m pip install --quiet --target $@ "setuptools>=77" "pybind11>=2.12"
+	touch $@
+
+# Of the installed package only what the site needs besides: nothing is built again.
+$(DOCS): $(DEV)
+	$(BIN)/python -m pip install "graphmatch[docs]"
 	touch $@
 
 $(BENCH): $(DEV)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,10 @@ CORE_HEADERS = [str(path) for path in sorted(Path("csrc").rglob("*.hpp"))]
 CUDA_MODULE = "graphmatch._native_cuda"
 # Machine code for these; the newest that nvcc knows is embedded as PTX as well, for GPUs that came after it.
 CUDA_ARCHITECTURES = (80, 90)
+
+COMPILE_ARGUMENTS = ["-O3", "-ffp-contract=off", "-fopenmp-simd", "-Wall", "-Wextra", "-pthread"]
+# What the core is written with, vector types above all, MSVC does not know; its sister clang-cl does.
+CLANG_CL_ARGUMENTS = ["/O2", "/clang:-ffp-contract=off", "/clang:-fopenmp-simd"]
 
 
 def find_nvcc() -> str | None:
@@ -45,8 +50,8 @@ def cpu_extension() -> Extension:
         include_dirs=["csrc"],
         depends=CORE_HEADERS,
         cxx_std=17,
-        extra_compile_args=["-O3", "-ffp-contract=off", "-fopenmp-simd", "-Wall", "-Wextra", "-pthread"],
-        extra_link_args=["-pthread"],
+        extra_compile_args=CLANG_CL_ARGUMENTS if sys.platform == "win32" else COMPILE_ARGUMENTS,
+        extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
     )
 
 
@@ -90,6 +95,13 @@ class BuildNative(build_ext):
             print(f"graphmatch: {reason}, building for the CPU only", flush=True)
         super().run()
 
+    def build_extensions(self) -> None:
+        """Builds all modules with the compiler that setuptools has found, or clang-cl in place of MSVC."""
+        if self.compiler.compiler_type == "msvc":
+            self.compiler.initialize()
+            self.compiler.cc = find_clang_cl()
+        super().build_extensions()
+
     def build_extension(self, ext: Extension) -> None:
         """Builds one module."""
         if ext.name == CUDA_MODULE:
@@ -122,6 +134,17 @@ class BuildNative(build_ext):
             )
         except (OSError, subprocess.CalledProcessError) as error:
             raise CompileError(f"the CUDA module did not build (GRAPHMATCH_CUDA=0 leaves it out): {error}") from error
+
+
+def find_clang_cl() -> str:
+    """Returns the path of Clang's stand-in for the compiler of Visual Studio."""
+    path = shutil.which("clang-cl")
+    if path is None:
+        raise CompileError(
+            "clang-cl must be on PATH, since MSVC cannot compile the core; it is not there. Install LLVM, or the "
+            "component 'C++ Clang tools for Windows' of Visual Studio."
+        )
+    return path
 
 
 def run_compiler(command: list[str]) -> None:

@@ -158,10 +158,10 @@ class DenseInstance:
             raise ValueError(f"DenseInstance: assignment must be a permutation; got {received}. Its solver is wrong.")
         return float((self.flow * self.distance[np.ix_(assignment, assignment)]).sum())
 
-    def gap(self, assignment: np.ndarray) -> float:
-        """Returns the excess over the best known value, relative to it unless that is 0; NaN where there is none."""
+    def gap(self, assignment: np.ndarray) -> float | None:
+        """Returns the excess over the best known value, relative to it unless that is 0; None where there is none."""
         if self.best is None:
-            return float("nan")
+            return None
         return (self.objective(assignment) - self.best) / (abs(self.best) or 1.0)
 
     def problem(self) -> gm.KoopmansBeckmannProblem:

@@ -66,12 +66,6 @@ def _sparse_rows(rows: list[Row]) -> list[Row]:
     return sorted(own, key=lambda row: tuple(row["extra_info"][key] for key in keys))
 
 
-def _excess(info: dict[str, Any]) -> float:
-    """The GPU's objective above the CPU's, relatively."""
-    excess = (info["objective"] - info["cpu_objective"]) / abs(info["cpu_objective"])
-    return 0.0 if abs(excess) < _ROUNDING else excess
-
-
 def _sparse(rows: list[Row]) -> str:
     lines = [
         [
@@ -85,7 +79,7 @@ def _sparse(rows: list[Row]) -> str:
             number(info["cpu_problems_per_second"]),
             number(info["problems_per_second"] / info["cpu_problems_per_second"], 2),
             f"{info['objective']:.4f}",
-            f"{_excess(info):.2g}",
+            f"{excess(info):.2g}",
             f"{info['iterations']:.1f}",
         ]
         for row in rows
@@ -93,7 +87,7 @@ def _sparse(rows: list[Row]) -> str:
     ]
     infos = [row["extra_info"] for row in rows]
     ratios = [info["problems_per_second"] / info["cpu_problems_per_second"] for info in infos]
-    largest = max((_excess(info) for info in infos), key=abs)
+    largest = max((excess(info) for info in infos), key=abs)
     verdict = f"differ by {abs(largest):.1g} relatively at most" if largest else "are equal everywhere"
     text = (
         "ExGra instances, float32, nodes may stay unmatched; problems per second of one call, median, problems on the "
@@ -216,16 +210,27 @@ def _origin(run: dict[str, Any], rows: list[Row]) -> str:
     return "; ".join(part for part in parts if part)
 
 
+def groups_of(run: dict[str, Any]) -> dict[str, list[Row]]:
+    """Returns the complete rows of a run by group, groups in the order of the report."""
+    return {
+        group: kept
+        for group, (_, keep, _) in _SECTIONS.items()
+        if (kept := keep([row for row in run.get("benchmarks", []) if row["group"] == group]))
+    }
+
+
+def excess(info: dict[str, Any]) -> float:
+    """The GPU's objective above the CPU's, relatively."""
+    above = (info["objective"] - info["cpu_objective"]) / abs(info["cpu_objective"])
+    return 0.0 if abs(above) < _ROUNDING else above
+
+
 def main(folder: Path = RESULTS) -> int:
     """Writes the report of the run whose results lie in a folder; returns the exit code."""
     source, report, picture = (folder / f"cuda.{suffix}" for suffix in ("json", "md", "png"))
     # An interrupted run leaves an empty file.
     run = json.loads(source.read_text(encoding="utf-8") or "{}") if source.exists() else {}
-    groups = {
-        group: kept
-        for group, (_, keep, _) in _SECTIONS.items()
-        if (kept := keep([row for row in run.get("benchmarks", []) if row["group"] == group]))
-    }
+    groups = groups_of(run)
     if not groups:
         sys.stderr.write(
             f"benchmarks.cuda_report: {source} must hold the results of a run on a GPU; it "

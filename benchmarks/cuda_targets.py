@@ -25,11 +25,20 @@ class Target:
     measured: dict[str, float]
     is_least: bool = False
 
+    @property
+    def asked(self) -> str:
+        """The limit in words."""
+        return f"at {'least' if self.is_least else 'most'} {self.limit:,g} {self.unit}"
+
+    @property
+    def reached(self) -> int:
+        """How many of the measured cases reach it."""
+        return sum(value >= self.limit if self.is_least else value <= self.limit for value in self.measured.values())
+
     def line(self) -> list[str]:
         """Returns the cells of the table: what, asked, measured, reached."""
-        reached = sum(value >= self.limit if self.is_least else value <= self.limit for value in self.measured.values())
         found = [f"{label}: {number(value)}" if label else number(value) for label, value in self.measured.items()]
-        asked = f"at {'least' if self.is_least else 'most'} {self.limit:,g} {self.unit}"
+        asked, reached = self.asked, self.reached
         if len(found) == 1:
             return [self.name, asked, *found, "yes" if reached else "**no**"]
         verdict = f"{reached} of {len(found)}"

@@ -36,6 +36,7 @@ class Entrant:
         largest: Most graphs that it gets: with more, one call takes longer than all the others together.
         planted_only: Whether it takes only complete problems made of weights and features.
         rounds: How often it solves each case.
+        threads: How many it takes.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Entrant:
     largest: int = 16
     planted_only: bool = False
     rounds: int = 5
+    threads: int = 1
 
 
 def _graphmatch(name: str, method: gm.MultiGraphMethod) -> Entrant:
@@ -77,7 +79,7 @@ def _pylibmgm(level: str, threads: int = 1) -> Entrant:
         return Answer(np.stack([_numbers(labeling[pair]) for pair in case.instances]))
 
     name = f"pylibmgm {level}" + (f", {threads} threads" if threads > 1 else "")
-    return Entrant(name, _build_pylibmgm, solve, "pylibmgm", rounds=2)
+    return Entrant(name, _build_pylibmgm, solve, "pylibmgm", rounds=2, threads=threads)
 
 
 def _numbers(labels: Sequence[int | None]) -> np.ndarray:

@@ -15,9 +15,9 @@ from benchmarks.output import BLUE, GREEN, GREY, ORANGE, figure
 from benchmarks.tables import MISSING, Row, find, milliseconds, number, percent, table, values
 
 PICTURE = RESULTS / "multigraph.png"
-_OURS, _PEER = "Best", "pylibmgm DEFAULT"
+OURS, PEER = "Best", "pylibmgm DEFAULT"
 # Objectives that differ by less, relatively, are equal: solvers add the same costs in different orders.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 _STYLES = {
     "Best": (BLUE, "-", "o"),
     "Star, barycenter": (BLUE, "--", "s"),
@@ -35,7 +35,7 @@ _STYLES = {
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     """What one solver found for one instance."""
 
     case: str
@@ -53,10 +53,10 @@ class _Answer:
 
     @property
     def consistent(self) -> bool:
-        return self.consistency > 1 - _ROUNDING
+        return self.consistency > 1 - ROUNDING
 
 
-def _answers(rows: list[Row]) -> list[_Answer]:
+def answers_of(rows: list[Row]) -> list[Answer]:
     """Returns one answer per solver and instance, with its excess over the cheapest consistent one in percent."""
     found = [answer for row in rows if "cases" in row["extra_info"] for answer in _of_row(row["extra_info"])]
     best: dict[str, float] = {}
@@ -64,16 +64,16 @@ def _answers(rows: list[Row]) -> list[_Answer]:
         if answer.consistent:
             best[answer.case] = min(best.get(answer.case, np.inf), answer.objective)
     excess = [100 * (each.objective - best[each.case]) / abs(best[each.case]) for each in found]
-    return [_Answer(**{**vars(each), "excess": more}) for each, more in zip(found, excess, strict=True)]
+    return [Answer(**{**vars(each), "excess": more}) for each, more in zip(found, excess, strict=True)]
 
 
-def _of_row(info: dict) -> Iterator[_Answer]:
+def _of_row(info: dict) -> Iterator[Answer]:
     accuracies = info.get("accuracy", [None] * len(info["cases"]))
     columns = ("cases", "build_s", "solve_s", "objective", "consistency", "lower_bound")
     for case, build, solve, objective, consistency, bound, accuracy in zip(
         *(info[column] for column in columns), accuracies, strict=True
     ):
-        yield _Answer(
+        yield Answer(
             case, info["solver"], info["package"], info["graphs"], info["family"], build, solve, objective, consistency,
             accuracy, bound,
         )  # fmt: skip
@@ -81,7 +81,7 @@ def _of_row(info: dict) -> Iterator[_Answer]:
 
 def section(rows: list[Row]) -> str:
     """Several graphs: cost, time, consistency of every solver on every set."""
-    answers = _answers(rows)
+    answers = answers_of(rows)
     solvers = list(dict.fromkeys(answer.solver for answer in answers))
     _draw([answer for answer in answers if answer.family == "planted"], solvers)
     text = (
@@ -105,8 +105,8 @@ def section(rows: list[Row]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _summary(answers: list[_Answer]) -> str:
-    own = {answer.case: answer for answer in answers if answer.solver == _OURS}
+def _summary(answers: list[Answer]) -> str:
+    own = {answer.case: answer for answer in answers if answer.solver == OURS}
     if not own:
         return ""
     counts = []
@@ -114,25 +114,25 @@ def _summary(answers: list[_Answer]) -> str:
         theirs = [answer for answer in answers if answer.solver == solver and answer.case in own]
         valid = [answer for answer in theirs if answer.consistent]
         pairs = [(own[each.case].objective, each.objective) for each in valid]
-        reached = sum(ours <= peer + _ROUNDING * abs(peer) for ours, peer in pairs)
-        cheaper = sum(ours < peer - _ROUNDING * abs(peer) for ours, peer in pairs)
+        reached = sum(ours <= peer + ROUNDING * abs(peer) for ours, peer in pairs)
+        cheaper = sum(ours < peer - ROUNDING * abs(peer) for ours, peer in pairs)
         broken = f", {len(theirs) - len(valid)} more inconsistent" if len(valid) < len(theirs) else ""
         counts.append(f"{solver} {reached} of {len(valid)} (cheaper on {cheaper}{broken})")
-    lines = [f"`{_OURS}` costs no more than each peer's consistent answers on: {'; '.join(counts)}."]
-    peers = [answer for answer in answers if answer.solver == _PEER and answer.case in own]
+    lines = [f"`{OURS}` costs no more than each peer's consistent answers on: {'; '.join(counts)}."]
+    peers = [answer for answer in answers if answer.solver == PEER and answer.case in own]
     if peers:
         solving = [each.solve / own[each.case].solve for each in peers]
         both = [(each.build + each.solve) / (own[each.case].build + own[each.case].solve) for each in peers]
         shortest = _set_name(peers[int(np.argmin(solving))])
         lines.append(
-            f"{_PEER} takes {number(min(solving), 2)} times as long at least (on {shortest}) and "
+            f"{PEER} takes {number(min(solving), 2)} times as long at least (on {shortest}) and "
             f"{number(median(solving), 2)} times in the median to solve; {number(min(both), 2)} and "
             f"{number(median(both), 2)} times with the building of the model."
         )
     return " ".join(lines)
 
 
-def _solver_table(answers: list[_Answer], solvers: list[str]) -> str:
+def _solver_table(answers: list[Answer], solvers: list[str]) -> str:
     lines = []
     for solver in solvers:
         own = [answer for answer in answers if answer.solver == solver]
@@ -142,7 +142,7 @@ def _solver_table(answers: list[_Answer], solvers: list[str]) -> str:
             for answer in own
             if answer.lower_bound is not None
         ]
-        best = sum(answer.consistent and answer.excess <= 100 * _ROUNDING for answer in own)
+        best = sum(answer.consistent and answer.excess <= 100 * ROUNDING for answer in own)
         exponent = _exponent(_times(own))
         lines.append(
             [
@@ -162,7 +162,7 @@ def _solver_table(answers: list[_Answer], solvers: list[str]) -> str:
     return table(headers, lines)
 
 
-def _set_table(answers: list[_Answer], solvers: list[str]) -> str:
+def _set_table(answers: list[Answer], solvers: list[str]) -> str:
     lines = []
     for name in dict.fromkeys(map(_set_name, answers)):
         cells = []
@@ -172,7 +172,7 @@ def _set_table(answers: list[_Answer], solvers: list[str]) -> str:
                 cells.append(MISSING)
                 continue
             excess = [answer.excess for answer in own if answer.consistent]
-            found = MISSING if not excess else "0" if mean(excess) <= 100 * _ROUNDING else number(mean(excess), 2)
+            found = MISSING if not excess else "0" if mean(excess) <= 100 * ROUNDING else number(mean(excess), 2)
             solve, build = (number(1000 * median(getattr(each, part) for each in own)) for part in ("solve", "build"))
             broken = len(own) - len(excess)
             least = f"; {broken} inconsistent, {min(answer.consistency for answer in own):.3f}" if broken else ""
@@ -181,7 +181,7 @@ def _set_table(answers: list[_Answer], solvers: list[str]) -> str:
     return table(["set", *solvers], lines)
 
 
-def _set_name(answer: _Answer) -> str:
+def _set_name(answer: Answer) -> str:
     return f"m = {answer.graphs}" if answer.family == "planted" else answer.case.replace("_", " ")
 
 
@@ -189,10 +189,10 @@ def _threads(rows: list[Row]) -> str:
     own = [row for row in rows if row["extra_info"]["family"] == "threads"]
     if not own:
         return ""
-    counts = sorted(values(own, "solver_threads"))
+    counts = sorted(values(own, "threads"))
     lines = []
     for task in values(own, "solver"):
-        found = [find(own, solver=task, solver_threads=count) for count in counts]
+        found = [find(own, solver=task, threads=count) for count in counts]
         kept = [row["extra_info"] for row in found if row is not None]
         lines.append(
             [task, *(number(milliseconds(row)) for row in found), f"{kept[0]['objective']:.2f}",
@@ -207,7 +207,7 @@ def _threads(rows: list[Row]) -> str:
     return f"{text}\n\n{table([*headers, 'objective', 'lower bound', 'consistency'], lines)}"
 
 
-def _times(answers: list[_Answer]) -> dict[int, float]:
+def _times(answers: list[Answer]) -> dict[int, float]:
     """Milliseconds of solving by the number of graphs of planted sets, the median over the seeds."""
     planted = [answer for answer in answers if answer.family == "planted"]
     sizes = sorted({answer.graphs for answer in planted})
@@ -220,7 +220,7 @@ def _exponent(times: dict[int, float]) -> float | None:
     return float(np.polyfit(np.log(list(times)), np.log(list(times.values())), 1)[0])
 
 
-def _draw(answers: list[_Answer], solvers: list[str]) -> None:
+def _draw(answers: list[Answer], solvers: list[str]) -> None:
     sizes = sorted({answer.graphs for answer in answers})
     with figure(PICTURE, width=15, height=6.4) as canvas:
         left, right = canvas.subplots(1, 2)

@@ -82,14 +82,22 @@ def lapjv_single_lap(costs: np.ndarray) -> np.ndarray:
     return np.stack([lapjv(matrix)[0] for matrix in costs])
 
 
+def pot_lap(costs: np.ndarray) -> np.ndarray:
+    """Returns assignments (b, n) of square costs (b, n, n): POT's exact transport between uniform weights."""
+    emd = importlib.import_module("ot").emd
+    weights = np.full(costs.shape[1], 1 / costs.shape[1])
+    return np.stack([emd(weights, weights, matrix).argmax(1) for matrix in costs.astype(np.float64, copy=False)])
+
+
 LAP_PEERS: dict[str, LapSolver] = {
     "scipy": scipy_lap,
     "lapx": lapx_lap,
     "lapjv": lapjv_lap,
     "lapjv-single": lapjv_single_lap,
+    "POT": pot_lap,
 }
 # Names to import, where they differ from those of the peers.
-LAP_PACKAGES = {"lapx": "lap", "lapjv-single": "lapjv"}
+LAP_PACKAGES = {"lapx": "lap", "lapjv-single": "lapjv", "POT": "ot"}
 
 DenseSolver = Callable[[DenseInstance], np.ndarray]
 
@@ -127,10 +135,21 @@ def _pygmtools(name: str) -> DenseSolver:
     return solve
 
 
+def pot_gromov(instance: DenseInstance) -> np.ndarray:
+    """Returns the permutation nearest to POT's Gromov-Wasserstein plan between flows and negative distances.
+
+    With square loss and uniform weights, what the plan pays is the quadratic cost, up to a factor and a constant.
+    """
+    plan = importlib.import_module("ot").gromov.gromov_wasserstein(instance.flow, -instance.distance)
+    return linear_sum_assignment(-plan)[1]
+
+
 DENSE_PEERS: dict[str, DenseSolver] = {
     "scipy FAQ": _scipy_qap("faq", 1),
     "scipy FAQ x 10": _scipy_qap("faq", 10),
     "scipy 2opt": _scipy_qap("2opt", 1),
+    "POT Gromov-Wasserstein": pot_gromov,
     **{f"pygmtools {name}": _pygmtools(name) for name in ("rrwm", "ipfp", "sm")},
 }
-DENSE_PACKAGES = {name: name.split()[0] for name in DENSE_PEERS}
+# Names to import.
+DENSE_PACKAGES = {name: name.split()[0].replace("POT", "ot") for name in DENSE_PEERS}

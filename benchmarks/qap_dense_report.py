@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from statistics import fmean, median
 
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from benchmarks.machine import RESULTS
 from benchmarks.output import BLUE, GREEN, ORANGE, figure
 from benchmarks.tables import MISSING, Row, milliseconds, number, percent, table
 
 PICTURE = RESULTS / "qap_dense.png"
+SIZE_PICTURE = RESULTS / "qap_dense_time.png"
 _SMALL = 32
 _FEW = 9  # instances of the solvers that build matrices of n^4 numbers
 _FLOOR = 1e-4  # gaps below it are drawn there
 
 # Its answers are mostly those of the row above it.
-_REPEATED = "Portfolio, 10 s, 2 threads"
+REPEATED = "Portfolio, 10 s, 2 threads"
 # Labels that would collide above their points stand below or beside them: offset and alignment.
 _PLACES = {
     "FAQ": (0, -20, "center"),
@@ -33,13 +35,17 @@ _CURVES = {
     "scipy FAQ x 10": "-",
     "scipy FAQ": "--",
     "scipy 2opt": ":",
+    "POT Gromov-Wasserstein": "-.",
 }
+
+_MARKERS = {"-": "o", "--": "s", ":": "^", "-.": "D"}
+_SIZE_CLASSES = (12, 16, 20, 26, 32, 40, 50, 64)
 
 Judged = dict[str, dict[str, float]]
 
 
 def _is_ours(solver: str) -> bool:
-    return not solver.startswith(("scipy", "pygmtools"))
+    return not solver.startswith(("scipy", "pygmtools", "POT"))
 
 
 def _summary(judged: list[dict[str, float]]) -> list[str]:
@@ -75,9 +81,7 @@ def qaplib(rows: list[Row]) -> str:
     for name, count in zip(("chosen", "n <= 32", "n <= 64"), counts, strict=True):
         headers += [f"{name} ({count}): mean gap", "reached", "ms"]
     missed = sorted(
-        f"{name} {100 * answer['gap']:.2g} %"
-        for name, answer in answers.get("Portfolio, 10 s, 2 threads", {}).items()
-        if answer["gap"] > 0
+        f"{name} {100 * answer['gap']:.2g} %" for name, answer in answers.get(REPEATED, {}).items() if answer["gap"] > 0
     )
     text = (
         "Gap to the best known value, share of instances that reach it, median ms per instance. One thread where "
@@ -85,9 +89,12 @@ def qaplib(rows: list[Row]) -> str:
         "reached the best known value and takes over the other answers; still above it: "
         f"{', '.join(missed) or 'none'}."
     )
-    return (
-        f"{text}\n\n![gap against time, and share of instances within a gap]({PICTURE.name})\n\n{table(headers, lines)}"
+    _draw_sizes(answers)
+    pictures = (
+        f"![gap against time, and share of instances within a gap]({PICTURE.name})\n\n"
+        f"![time against the number of nodes]({SIZE_PICTURE.name})"
     )
+    return f"{text}\n\n{pictures}\n\n{table(headers, lines)}"
 
 
 def _draw(answers: dict[str, Judged]) -> None:
@@ -99,7 +106,7 @@ def _draw(answers: dict[str, Judged]) -> None:
             chosen = [judged[name] for name in few if name in judged]
             gap = max(fmean(answer["gap"] for answer in chosen), _FLOOR)
             time = median(answer["ms"] for answer in chosen)
-            if solver == _REPEATED:
+            if solver == REPEATED:
                 continue
             colour = _colour(solver)
             left.plot(time, gap, "o", color=colour, markersize=10)
@@ -132,6 +139,36 @@ def _draw(answers: dict[str, Judged]) -> None:
         right.yaxis.set_major_formatter(PercentFormatter(1.0))
         right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
         right.legend(loc="lower right", fontsize=11)
+
+
+def _draw_sizes(answers: dict[str, Judged]) -> None:
+    """Draws the time against n: medians of instances of about the same size."""
+    largest = max(len(judged) for judged in answers.values())
+    with figure(SIZE_PICTURE, width=11, height=5.4) as canvas:
+        axis = canvas.subplots()
+        for solver, style in _CURVES.items():
+            judged = answers.get(solver, {})
+            if len(judged) < largest:
+                continue
+            times: dict[int, list[float]] = {}
+            for answer in judged.values():
+                times.setdefault(_size_class(answer["nodes"]), []).append(answer["ms"])
+            curve = {size: median(own) for size, own in sorted(times.items())}
+            colour = _colour(solver)
+            axis.plot(
+                list(curve), list(curve.values()), color=colour, linestyle=style, marker=_MARKERS[style], label=solver
+            )
+        axis.set(xscale="log", yscale="log", xlabel="nodes n (instances of about that size)", ylabel="ms per instance")
+        axis.set_title(f"{largest} QAPLIB instances, median times")
+        axis.xaxis.set_major_locator(FixedLocator(_SIZE_CLASSES))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=12, handlelength=3)
+
+
+def _size_class(nodes: float) -> int:
+    return min(_SIZE_CLASSES, key=lambda size: abs(math.log(size / nodes)))
 
 
 def _colour(solver: str) -> str:

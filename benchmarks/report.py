@@ -10,141 +10,28 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import alignment, keypoint_report, multigraph_report, qap_dense_report, qap_report
+from benchmarks import (
+    alignment,
+    growth_report,
+    keypoint_report,
+    lap_report,
+    multigraph_report,
+    other_reports,
+    profiles,
+    qap_dense_report,
+    qap_report,
+    steps_report,
+)
 from benchmarks.machine import RESULTS
 from benchmarks.output import write_text
-from benchmarks.tables import Row, find, milliseconds, number, percent, table, values
+from benchmarks.rows import Run, faults
+from benchmarks.tables import Row, percent, table
 
 JSON = RESULTS / "benchmark.json"
 REPORT = RESULTS / "report.md"
+# Faulty rows that are named; there may be hundreds of the same kind.
+_NAMED = 20
 
-
-def _lap(rows: list[Row]) -> str:
-    solvers = values(rows, "solver")
-    peers = [solver for solver in solvers if not solver.startswith("graphmatch")]
-    lines = []
-    for family in values(rows, "family"):
-        for dtype in values(rows, "dtype"):
-            for nodes in sorted(values(rows, "nodes")):
-                found = [find(rows, family=family, dtype=dtype, nodes=nodes, solver=solver) for solver in solvers]
-                times = {solver: milliseconds(row) for solver, row in zip(solvers, found, strict=True)}
-                own = times.get("graphmatch")
-                ratios = [
-                    None if own is None or time is None else time / own for time in (times[peer] for peer in peers)
-                ]
-                excess = [None if row is None else row["extra_info"]["excess"] for row in found]
-                lines.append(
-                    [family, dtype, nodes, *map(number, times.values())]
-                    + [number(ratio, 2) for ratio in ratios]
-                    + [number(max((abs(each) for each in excess if each is not None), default=None), 1)]
-                )
-    text = (
-        "64 square matrices in one call (SciPy and lapjv: one call each), peers in one thread: ms for all of them, "
-        "median, then the peers' times in units of graphmatch's in one thread. *uniform*: few ties; *integers* from 0 "
-        "to n/10 and *reduced* (uniform costs less their optimal duals): many. lapjv computes in the type of the costs "
-        "here, lapjv-single in float32 as is its default; all others compute in float64. Last, the largest difference "
-        "to SciPy's objective per node."
-    )
-    headers = ["costs", "type", "n", *solvers, *(f"{peer} / graphmatch" for peer in peers), "largest difference"]
-    return f"{text}\n\n{table(headers, lines)}"
-
-
-def _gradients(rows: list[Row]) -> str:
-    lines = [
-        [
-            info["estimator"],
-            info["solver"],
-            info["noise"],
-            info["nodes"],
-            number(milliseconds(row)),
-            percent(info["certified"]),
-            number(info["gap"], 2),
-            percent(info["nonzero_gradient"]),
-        ]
-        for row in rows
-        for info in [row["extra_info"]]
-    ]
-    text = (
-        "`MatchingLayer` on 6 ExGra instances, float32, two threads: forward and backward of the Hamming loss to the "
-        "identity, Python included; ms per step, median. *thorough*: `Portfolio(max_gap=1e-4)`; *quick*: the solver of "
-        "`BarycenterAlignment`. IMLE solves 6 noisy problems forward and 12 backward, BlackBox 6 and 6."
-    )
-    headers = ["estimator", "solver", "noise", "N", "ms", "certified", "largest gap", "problems with a gradient"]
-    return f"{text}\n\n{table(headers, lines)}"
-
-
-def _samples(rows: list[Row]) -> str:
-    counts = sorted(values(rows, "samples"))
-    lines = []
-    for solver in values(rows, "solver"):
-        for noise in sorted(values(rows, "noise")):
-            found = [find(rows, solver=solver, noise=noise, samples=count) for count in counts]
-            times = [None if row is None else milliseconds(row) for row in found]
-            ratio = None if times[0] is None or times[-1] is None else times[-1] / times[0]
-            shares = [None if row is None else row["extra_info"]["certified"] for row in found]
-            last = "" if shares[-1] is None else percent(shares[-1])
-            lines.append([solver, noise, *(number(time) for time in times), number(ratio), last])
-    text = (
-        "`MatchingLayer` with `IMLE(samples=S, step=3.0, noise_scale=0.3)` on 6 ExGra instances with N = 16, one "
-        "thread: forward and backward, Python included; ms per step, median. S noisy problems forward and 2 S backward "
-        "for each of the six, all in two native calls, which share tables and duals. *certified*: share of the noisy "
-        "problems with a gap of at most 1e-4."
-    )
-    largest = f"S = {counts[-1]} / S = {counts[0]}"
-    headers = ["solver", "noise", *(f"S = {count}" for count in counts), largest, "certified"]
-    return f"{text}\n\n{table(headers, lines)}"
-
-
-def _alignment_step(rows: list[Row]) -> str:
-    lines = []
-    for nodes in sorted(values(rows, "nodes")):
-        for dim in sorted(values(rows, "dim")):
-            found = [find(rows, nodes=nodes, dim=dim, recipe=recipe) for recipe in ("default", "legacy")]
-            gaps = [None if row is None else row["extra_info"]["gap"] for row in found]
-            times = [number(milliseconds(row)) for row in found]
-            lines.append([nodes, dim, *times, *(number(gap, 2) for gap in gaps)])
-    text = (
-        "`BarycenterAlignment` of three views, forward and backward, two threads: graphs, message passing and "
-        "affinities included; ms per step, median. The default solves 3 problems forward and 6 backward, `legacy=True` "
-        "(the released recipe) 6 and 6."
-    )
-    headers = ["N", "d", "default", "legacy", "largest gap, default", "largest gap, legacy"]
-    return f"{text}\n\n{table(headers, lines)}"
-
-
-def _training_step(rows: list[Row]) -> str:
-    lines = []
-    for row in rows:
-        info = row["extra_info"]
-        split = info["split"]
-        parts = [percent(split.get(phase)) if phase in split else "–" for phase in _PHASES]
-        allowed = info["extra_tokens"] + _ALLOWANCE
-        lines.append([info["case"], percent(info["overhead"]), percent(info["extra_tokens"]), percent(allowed), *parts])
-    info = rows[0]["extra_info"]
-    text = (
-        f"A step of stage 2, optimizer included: the tiny model's larger sibling with {info['parameters']:,} "
-        f"parameters, {info['samples']} samples of drawn pictures, {info['step_threads']} thread. *overhead*: time "
-        "above that of a step without alignment, taken in turns with it; *allowed*: the extra tokens plus 5 % of the "
-        "step. The rest are shares of the whole step; the backward pass is one for everything."
-    )
-    headers = ["objective", "overhead", "extra tokens", "allowed", *_PHASES.values()]
-    return f"{text}\n\n{table(headers, lines)}"
-
-
-def _import(rows: list[Row]) -> str:
-    time = number(milliseconds(rows[0]))
-    return f"`import graphmatch` after `import torch`, median of 5 fresh interpreters: {time} ms."
-
-
-_PHASES = {
-    "forward": "main pass",
-    "text": "text pass",
-    "graph": "graphs",
-    "solve": "solving",
-    "backward": "backward",
-    "optimizer": "optimizer",
-}
-_ALLOWANCE = 0.05
 _SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "qap-sparse": ("Sparse quadratic assignment: ExGra instances", qap_report.sparse),
     "qap-real": ("Sparse quadratic assignment: real instances", qap_report.real),
@@ -157,22 +44,35 @@ _SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "qap-dense-generated": ("Dense quadratic assignment: generated problems", qap_dense_report.generated),
     "qap-dense-bounds": ("Dense quadratic assignment: bounds", qap_dense_report.bounds),
     "multigraph": ("Several graphs at once", multigraph_report.section),
-    "lap": ("Linear assignment", _lap),
-    "gradients": ("Gradients through the matching", _gradients),
-    "gradients-samples": ("Many samples", _samples),
-    "alignment-step": ("One step of the alignment loss", _alignment_step),
-    "training-step": ("One step of training", _training_step),
-    "import": ("Import", _import),
+    "lap": ("Linear assignment", lap_report.section),
+    "gradients": ("Gradients through the matching", steps_report.gradients),
+    "gradients-samples": ("Many samples", steps_report.samples),
+    "alignment-step": ("One step of the alignment loss", steps_report.alignment_step),
+    "training-step": ("One step of training", steps_report.training_step),
+    "import": ("Import", steps_report.importing),
 }
 
 
-def _origin(info: dict[str, Any]) -> str:
+def _measured_with(info: dict[str, Any]) -> str:
     machine = info["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {info['threads']} thread(s); {versions}; "
-        f"commit {info['commit']}"
+        f"Measured with: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; {versions}; "
+        f"commit {info['commit']}."
     )
+
+
+def _introduction(run: Run) -> str:
+    rows = run["benchmarks"]
+    infos = [row["extra_info"] for row in rows]
+    parts = [_measured_with(infos[0]), f"Load at most {max(info['load'] for info in infos)} at the rows' start."]
+    commits = list(dict.fromkeys(info["commit"] for info in infos))
+    if len(commits) > 1:
+        parts.append(f"Rows of several commits: {', '.join(commits)}.")
+    reasons = list(dict.fromkeys(reason for own in run.get("left_out", {}).values() for reason in own))
+    if reasons:
+        parts.append(f"Left out: {'; '.join(reasons)}.")
+    return " ".join(parts)
 
 
 def _learning() -> str:
@@ -206,30 +106,53 @@ def _learning() -> str:
         f"{alignment.TARGET:.0%} at",
         "no gradient",
     ]
-    return f"{text}\n\n{picture}\n\n{table(headers, lines)}\n\nMeasured with: {_origin(stored)}."
+    return f"{text}\n\n{picture}\n\n{table(headers, lines)}\n\n{_measured_with(stored)}"
+
+
+def text(run: Run) -> str:
+    """Returns the report of a run, beside what other commands have left in the results; draws its pictures."""
+    groups: dict[str, list[Row]] = {}
+    for row in run["benchmarks"]:
+        groups.setdefault(row["group"], []).append(row)
+    parts = ["# Benchmarks", _introduction(run)]
+    for group, (title, section) in _SECTIONS.items():
+        if group in groups:
+            parts += [f"## {title}", section(groups[group])]
+    compared = (groups.get(name, []) for name in ("qap-sparse", "qap-dense", "qap-dense-generated"))
+    profile = profiles.section(
+        *([row for row in rows if row["extra_info"]["solver"] != qap_dense_report.REPEATED] for rows in compared)
+    )
+    if profile:
+        parts += ["## Performance profiles", profile]
+    if "growth" in groups:
+        beside = [*groups.get("lap", []), *groups.get("qap-sparse", [])]
+        parts += ["## How cost grows", growth_report.section(groups["growth"], beside)]
+    if alignment.JSON.exists():
+        parts += ["## Learning from the alignment loss alone", _learning()]
+    if keypoint_report.JSON.exists():
+        origin = _measured_with(keypoint_report.stored())
+        parts += ["## Learning to match landmarks", keypoint_report.section(), origin]
+    for title, section in other_reports.sections(RESULTS):
+        parts += [f"## {title}", section]
+    parts += ["## Memory and threads", other_reports.resources(run["benchmarks"])]
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> int:
     """Writes the report; returns the exit code."""
     if not JSON.exists():
-        sys.stderr.write("benchmarks.report: there are no results; run `pytest benchmarks --benchmark-only` first.\n")
+        sys.stderr.write("benchmarks.report: there are no results; run `make bench` first.\n")
         return 1
-    rows = json.loads(JSON.read_text(encoding="utf-8"))["benchmarks"]
-    load = max(row["extra_info"]["load"] for row in rows)
-    parts = [
-        "# Benchmarks",
-        f"Measured with: {_origin(rows[0]['extra_info'])}; load at most {load} at the rows' start.",
-    ]
-    for group, (title, section) in _SECTIONS.items():
-        own = [row for row in rows if row["group"] == group]
-        if own:
-            parts += [f"## {title}", section(own)]
-    if alignment.JSON.exists():
-        parts += ["## Learning from the alignment loss alone", _learning()]
-    if keypoint_report.JSON.exists():
-        origin = f"Measured with: {_origin(keypoint_report.stored())}."
-        parts += ["## Learning to match landmarks", keypoint_report.section(), origin]
-    write_text(REPORT, "\n\n".join(parts) + "\n")
+    run = json.loads(JSON.read_text(encoding="utf-8"))
+    found = faults(run["benchmarks"])
+    if found:
+        more = f"\nand {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        sys.stderr.write(
+            f"benchmarks.report: every row must hold time, objective or gap, memory, threads, versions and commit; got "
+            f"{len(found)} that do not. Measure them again.\n" + "\n".join(found[:_NAMED]) + more + "\n"
+        )
+        return 1
+    write_text(REPORT, text(run))
     sys.stdout.write(f"{REPORT}\n")
     return 0
 

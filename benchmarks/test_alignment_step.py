@@ -35,10 +35,9 @@ def test_alignment_step(benchmark: Any, recipe: str, nodes: int, dim: int):
         details = benchmark.pedantic(step, rounds=15, warmup_rounds=3)
     benchmark.extra_info |= {
         "recipe": recipe,
-        "step_threads": _THREADS,
         "nodes": nodes,
         "dim": dim,
-        "loss": details.loss.item(),
+        "objective": details.loss.item(),
         "matching_accuracy": details.matching_accuracy.item(),
         "gap": details.gap.item(),
         "zero_gradient": bool(alignment.zero_gradient),

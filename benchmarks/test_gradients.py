@@ -10,6 +10,8 @@ import torch
 
 import graphmatch as gm
 from benchmarks.cases import exgra_batch
+from benchmarks.gradient_peers import PYEPO, PyEPOMatching
+from benchmarks.peers import installed
 from benchmarks.timing import torch_threads
 
 _THREADS = 2
@@ -20,21 +22,37 @@ _SOLVERS: dict[str, gm.Solver] = {
 }
 
 
-def _step(layer: gm.MatchingLayer, nodes: int, noise: float) -> tuple[Callable[[], float], torch.Tensor]:
-    """Returns one training step of a layer, and the costs whose gradient it leaves behind."""
+Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _costs(nodes: int, noise: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns costs that ask for gradients, and the edges."""
     unary, quadratic, edges1, edges2 = exgra_batch(nodes, noise, range(6), torch.float32)
-    unary.requires_grad_()
-    quadratic.requires_grad_()
-    target = torch.eye(nodes)
+    return unary.requires_grad_(), quadratic.requires_grad_(), edges1, edges2
+
+
+def _step(match: Match, unary: torch.Tensor, quadratic: torch.Tensor) -> Callable[[], float]:
+    """Returns one training step, which leaves gradients at the costs."""
+    target = torch.eye(unary.shape[1])
 
     def step() -> float:
         unary.grad = quadratic.grad = None
-        matching, _ = layer(unary, quadratic, edges1, edges2)
-        loss = gm.hamming_loss(matching, target)
+        loss = gm.hamming_loss(match(unary, quadratic), target)
         loss.backward()
         return loss.item()
 
-    return step, unary
+    return step
+
+
+def _peak(unary: torch.Tensor) -> float:
+    """The largest entry of the loss's gradient in the matchings, the same everywhere: the loss is linear in them."""
+    matching = torch.zeros_like(unary, requires_grad=True)
+    gm.hamming_loss(matching, torch.eye(unary.shape[1])).backward()
+    return matching.grad.abs().max().item()
+
+
+def _share_with_gradient(unary: torch.Tensor) -> float:
+    return (unary.grad.abs().flatten(1).amax(1) > 0).double().mean().item()
 
 
 @pytest.mark.benchmark(group="gradients")
@@ -44,7 +62,8 @@ def _step(layer: gm.MatchingLayer, nodes: int, noise: float) -> tuple[Callable[[
 @pytest.mark.parametrize("estimator", _ESTIMATORS)
 def test_gradients(benchmark: Any, estimator: str, solver: str, noise: float, nodes: int):
     layer = gm.MatchingLayer(_SOLVERS[solver], _ESTIMATORS[estimator], unmatched_cost=0.0)
-    step, unary = _step(layer, nodes, noise)
+    unary, quadratic, edges1, edges2 = _costs(nodes, noise)
+    step = _step(lambda *costs: layer(*costs, edges1, edges2)[0], unary, quadratic)
     with torch_threads(_THREADS):
         loss = benchmark.pedantic(step, rounds=25, warmup_rounds=5)
     gap = layer.result.gap
@@ -54,13 +73,42 @@ def test_gradients(benchmark: Any, estimator: str, solver: str, noise: float, no
         "noise": noise,
         "nodes": nodes,
         "batch": len(unary),
-        "step_threads": _THREADS,
+        "package": "graphmatch",
         "loss": loss,
         "objective": layer.result.objective.mean().item(),
         "lower_bound": layer.result.lower_bound.mean().item(),
         "gap": gap.max().item(),
         "certified": (gap <= 1e-4).double().mean().item(),
-        "nonzero_gradient": (unary.grad.abs().flatten(1).amax(1) > 0).double().mean().item(),
+        "nonzero_gradient": _share_with_gradient(unary),
+    }
+
+
+@pytest.mark.skipif(not installed("pyepo"), reason="pyepo is not installed")
+@pytest.mark.benchmark(group="gradients")
+@pytest.mark.parametrize("nodes", [16, 64])
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+@pytest.mark.parametrize("estimator", PYEPO)
+def test_pyepo(benchmark: Any, estimator: str, noise: float, nodes: int):
+    """The same estimators by PyEPO, with its noise, around the quick solver."""
+    unary, quadratic, edges1, edges2 = _costs(nodes, noise)
+    match = PyEPOMatching(estimator, _SOLVERS["quick"], edges1, edges2, nodes, _peak(unary))
+    step = _step(match, unary, quadratic)
+    with torch_threads(_THREADS):
+        loss = benchmark.pedantic(step, rounds=5, warmup_rounds=1)
+        results = match.solve(unary, quadratic)
+    gap = torch.cat([result.gap for result in results])
+    benchmark.extra_info |= {
+        "estimator": estimator,
+        "solver": "quick",
+        "noise": noise,
+        "nodes": nodes,
+        "batch": len(unary),
+        "package": "pyepo",
+        "loss": loss,
+        "objective": torch.cat([result.objective for result in results]).mean().item(),
+        "gap": gap.max().item(),
+        "certified": (gap <= 1e-4).double().mean().item(),
+        "nonzero_gradient": _share_with_gradient(unary),
     }
 
 
@@ -71,7 +119,8 @@ def test_gradients(benchmark: Any, estimator: str, solver: str, noise: float, no
 def test_samples(benchmark: Any, solver: str, noise: float, samples: int):
     estimator = gm.IMLE(samples=samples, step=3.0, noise_scale=0.3)
     layer = gm.MatchingLayer(_SOLVERS[solver], estimator, unmatched_cost=0.0)
-    step, unary = _step(layer, 16, noise)
+    unary, quadratic, edges1, edges2 = _costs(16, noise)
+    step = _step(lambda *costs: layer(*costs, edges1, edges2)[0], unary, quadratic)
     with torch_threads(1):
         benchmark.pedantic(step, rounds=25 if samples < 64 else 9, warmup_rounds=3)
     gaps = torch.cat([each.gap.flatten() for each in (layer.samples, layer.targets)])
@@ -81,7 +130,6 @@ def test_samples(benchmark: Any, solver: str, noise: float, samples: int):
         "nodes": 16,
         "batch": len(unary),
         "samples": samples,
-        "step_threads": 1,
         "gap": gaps.max().item(),
         "certified": (gaps <= 1e-4).double().mean().item(),
     }

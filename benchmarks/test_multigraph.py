@@ -76,6 +76,7 @@ def _compete(benchmark: Any, entrant: Entrant, cases: list[MultigraphCase]) -> N
     benchmark.extra_info |= {
         "solver": entrant.name,
         "package": entrant.package,
+        "threads": entrant.threads,
         "graphs": cases[0].graphs,
         "nodes": int(cases[0].problem().node_counts.max()),
         "cases": [case.name for case in cases],
@@ -117,6 +118,6 @@ def test_threads(benchmark: Any, task: str, threads: int):
         else:
             matched = benchmark.pedantic(gm.solve, (problem.costs,), rounds=3, warmup_rounds=1)
             result, bound = matched, float(matched.lower_bound.sum())
-    benchmark.extra_info |= {"family": "threads", "solver": task, "solver_threads": threads, "graphs": case.graphs}
+    benchmark.extra_info |= {"family": "threads", "solver": task, "graphs": case.graphs}
     benchmark.extra_info |= {"problems": len(problem.pairs), "lower_bound": bound}
     benchmark.extra_info |= case.judge(result.assignment.numpy())

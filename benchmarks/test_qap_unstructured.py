@@ -50,3 +50,16 @@ def test_pylibmgm(benchmark: Any, nodes: int):
     found: list[np.ndarray] = []
     over_cases(benchmark, lambda model: found.append(solve_pylibmgm(model)), models, repeats=1)
     _describe(benchmark, "pylibmgm", nodes, found)
+
+
+@pytest.mark.skipif(not installed("lpmp_py"), reason="lpmp_py is not installed")
+def test_lpmp(benchmark: Any, nodes: int):
+    found: list[np.ndarray] = []
+    cases = [(instance.problem(),) for instance in _instances(nodes)]
+    solver = gm.LPMP()
+    over_cases(benchmark, lambda problem: found.append(_assignment(problem, solver)), cases, repeats=1)
+    _describe(benchmark, "lpmp_py", nodes, found)
+
+
+def _assignment(problem: gm.LawlerProblem, solver: gm.Solver) -> np.ndarray:
+    return gm.solve(problem, solver).assignment[0].numpy()

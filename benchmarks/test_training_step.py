@@ -28,15 +28,19 @@ def test_training_step(benchmark: Any, baseline: StepRunner, name: str):
         for each in (runner, baseline):
             each.step()
             each.trainer.clock.take()
+
+        def step_without() -> None:
+            baseline.step()
+
         # In turns: what else the machine does hits both.
-        benchmark.pedantic(runner.step, setup=baseline.step, rounds=12, warmup_rounds=2)
+        loss = benchmark.pedantic(runner.step, setup=step_without, rounds=12, warmup_rounds=2)
     phases, alone = runner.trainer.clock.take(), baseline.trainer.clock.take()
     total, without = sum(phases.values()), sum(alone.values())
     main, texts = runner.tokens
     benchmark.extra_info |= {
         "case": name,
-        "step_threads": _THREADS,
         "samples": _SAMPLES,
+        "objective": loss,
         "parameters": runner.trainer.model.num_parameters(),
         "overhead": total / without - 1,
         "extra_tokens": (main + texts) / baseline.tokens[0] - 1,

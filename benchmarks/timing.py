@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
+from statistics import median
 from typing import Any
 
 import pytest
@@ -14,14 +15,21 @@ import torch
 from graphmatch._native import cpu as native
 
 
-def over_cases(benchmark: Any, target: Callable[..., Any], cases: Sequence[tuple[Any, ...]], repeats: int = 5) -> None:
+def over_cases(
+    benchmark: Any, target: Callable[..., Any], cases: Sequence[tuple[Any, ...]], repeats: int = 5
+) -> list[float]:
     """Times `target` on one case after the other, `repeats` times: the median of a row is one over the cases.
 
     Where it is repeated, the first pass warms up.
+
+    Returns:
+        Seconds of every case, its median.
     """
     rounds = cycle(cases)
     warmup = len(cases) if repeats > 1 else 0
     benchmark.pedantic(target, setup=lambda: (next(rounds), {}), rounds=repeats * len(cases), warmup_rounds=warmup)
+    seconds = benchmark.stats.stats.data
+    return [median(seconds[place :: len(cases)]) for place in range(len(cases))]
 
 
 @contextmanager

@@ -123,13 +123,14 @@ class StepRunner:
         )
         return main, texts
 
-    def step(self) -> None:
-        """Takes one optimizer step on the next batch."""
+    def step(self) -> float:
+        """Takes one optimizer step on the next batch and returns its loss."""
         trainer, batch = self.trainer, self.batches[self.taken % len(self.batches)]
         self.taken += 1
         with trainer.attached():
             taught = (batch["labels"][:, 1:] != -100).sum()
-            trainer.training_step(trainer.model, dict(batch), num_items_in_batch=taught)
+            loss = trainer.training_step(trainer.model, dict(batch), num_items_in_batch=taught)
             with trainer.clock.phase("optimizer"):
                 trainer.optimizer.step()
                 trainer.optimizer.zero_grad()
+        return float(loss)

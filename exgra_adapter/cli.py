@@ -1,15 +1,24 @@
-"""The command `exgra-med`: demo, train, evaluate, caption, data, convert, export."""
+"""The command `exgra-med`: demo, train, evaluate, caption, data, convert, export, completion."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from exgra_adapter.console import complain, say
 
+_OVERVIEW = """\
+exgra-med trains and evaluates LLaVA models with ExGra-Med's multi-graph alignment. For research, not for clinical use.
+
+  exgra-med demo              everything once, on a synthetic data set: a few minutes on two cores, no network
+  exgra-med train stage2      trains on your data with the alignment: --data train.json --images images --output runs/1
+  exgra-med evaluate vqa      answers questions with a trained model and scores the answers
+
+`exgra-med --help` lists everything with examples, `exgra-med COMMAND --help` explains a command."""
 _DESCRIPTION = """\
 Trains and evaluates LLaVA models with ExGra-Med's multi-graph alignment as an additional loss.
 Nothing is downloaded: data, images and models are local files. For research, not for clinical use."""
@@ -23,12 +32,14 @@ Then train on data of your own:
   exgra-med data check train.json --images images
   exgra-med train stage2 --data train.json --images images --output runs/stage2 --set extender=template
   exgra-med evaluate vqa --model runs/stage2 --data test.json --images images --output runs/stage2/test
+Let your shell complete commands and options:
+  exgra-med completion bash
 
 Exit codes: 0 done, 1 failed with a sentence that says why, 2 wrong usage, 130 interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Runs the command line; without arguments it says what there is.
 
     Args:
         arguments: The arguments; None takes those of the process.
@@ -37,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    debug = False
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments:
+        say(_OVERVIEW)
+        return 0
+    debug, options = False, argparse.Namespace()
     try:
         options = _parser().parse_args(arguments)
         debug = options.debug
@@ -50,25 +65,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if debug:
             raise
-        complain(f"Error: {error}")
+        complain(f"Error: {_with_hint(str(error), options)}")
+        return 1
+    except ImportError as error:
+        if debug:
+            raise
+        complain(f"Error: {_about_package(error)}")
         return 1
 
 
+def _about_package(error: ImportError) -> str:
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return str(error)
+    package = error.name.partition(".")[0]
+    return f'exgra-med: {package} must be installed; got none. Install it with `pip install "graphmatch[exgra]"`.'
+
+
+def _with_hint(message: str, options: argparse.Namespace) -> str:
+    """Returns an error message with the known word or the existing file that is closest to what was given."""
+    from graphmatch.command_line import missing_file, with_suggestion
+
+    settings = [text.partition("=")[2] for text in getattr(options, "set", [])]
+    values = [value for value in [*vars(options).values(), *settings] if isinstance(value, str | Path) and str(value)]
+    # Whole paths: that of a folder also begins those of its files.
+    named = [Path(value) for value in values if re.search(rf"{re.escape(str(value))}(?![\w/-]|\.\w)", message)]
+    hints = [hint for hint in map(missing_file, named) if hint]
+    return " ".join([with_suggestion(message), *hints[:1]])
+
+
 def _parser() -> argparse.ArgumentParser:
+    import graphmatch
     from exgra_adapter import export_command as export
     from exgra_adapter import train_command as training
     from exgra_adapter.captions import command as captions
     from exgra_adapter.conversion import command as conversion
     from exgra_adapter.data import command as data
     from exgra_adapter.evaluation import command as evaluation
+    from graphmatch.command_line import Parser, add_completion
 
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="exgra-med", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=form, allow_abbrev=False
+    parser: argparse.ArgumentParser = Parser(
+        prog="exgra-med", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=form
     )
+    parser.add_argument("--version", action="version", version=f"exgra-med {graphmatch.__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    names = "{demo,train,evaluate,caption,data,convert,export}"
+    names = "{demo,train,evaluate,caption,data,convert,export,completion}"
     subparsers = parser.add_subparsers(title="commands", required=True, metavar=names)
 
     demo = subparsers.add_parser(
@@ -92,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_parser(subparsers, parents=[common])
     conversion.add_parser(subparsers, parents=[common])
     export.add_parser(subparsers, parents=[common])
+    add_completion(subparsers, parser, say, parents=[common])
     return parser
 
 

@@ -4,7 +4,7 @@ One native call solves a whole batch of matching problems and returns the assign
 lower bounds; gradient estimators send useful gradients through the discrete solutions. Costs are minimised everywhere.
 """
 
-from graphmatch import io, testing
+from graphmatch import io, testing, viz
 from graphmatch.affinity import cosine_affinity, edge_features
 from graphmatch.alignment import AlignmentDetails, BarycenterAlignment, PairwiseAlignment
 from graphmatch.assignment import linear_assignment
@@ -154,4 +154,5 @@ __all__ = [
     "stack_problems",
     "synchronize_matchings",
     "testing",
+    "viz",
 ]

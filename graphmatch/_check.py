@@ -5,8 +5,9 @@ On CUDA tensors values are not checked here, which would wait for the GPU, but s
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -189,14 +190,26 @@ def available_memory() -> int:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
             rooms += _container_rooms(Path("/sys/fs/cgroup/memory"), path, *names)
     for line in _lines("/proc/self/statm"):
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            rooms.append(limit - int(line.split()[0]) * resource.getpagesize())
+        limit = _address_space()
+        if limit is not None:
+            rooms.append(limit - int(line.split()[0]) * os.sysconf("SC_PAGE_SIZE"))
     return max(min(rooms), 0)
 
 
 def _physical_memory() -> int:
+    if not hasattr(os, "sysconf"):
+        return sys.maxsize  # Windows, which promises no memory that it does not have
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _address_space() -> int | None:
+    """Returns the limit of this process's address space, in bytes; None without one."""
+    with contextlib.suppress(ImportError):  # there is none on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        return None if limit == resource.RLIM_INFINITY else limit
+    return None
 
 
 def _container_rooms(root: Path, path: str, limit_name: str, used_name: str, reclaimable_name: str) -> list[int]:

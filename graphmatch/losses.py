@@ -22,7 +22,8 @@ def hamming_loss(matching: Tensor, target: Tensor, mask: Tensor | None = None) -
         mask: (n1,) or (b, n1) bool, the nodes that count; None = all.
 
     Returns:
-        Scalar in [0, 2] for complete matchings; 0 for an empty batch or an empty target.
+        Scalar in [0, 2] for complete matchings, float32 at least: a loss scaled for float16 exceeds what float16 holds. 0
+        for an empty batch or an empty target.
 
     Example:
         >>> import torch, graphmatch as gm
@@ -30,6 +31,7 @@ def hamming_loss(matching: Tensor, target: Tensor, mask: Tensor | None = None) -
         tensor(1.3333)
     """
     _check.tensor("hamming_loss", "matching", matching, 3, "(b, n1, n2)")
+    matching = matching if matching.dtype == torch.float64 else matching.float()
     target = target.to(matching.dtype).expand_as(matching)
     if mask is not None:
         _check.boolean("hamming_loss", "mask", mask)

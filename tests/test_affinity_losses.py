@@ -64,6 +64,18 @@ def test_hamming_loss_counts_wrong_and_missing_pairs(dtype: torch.dtype):
     assert gm.hamming_loss(empty, target).item() == 1, "unmatched nodes miss their target and are not wrong"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_hamming_loss_of_half_precision_survives_loss_scaling(dtype: torch.dtype):
+    nodes = 64
+    matching = torch.eye(nodes).roll(1, 1).to(dtype).expand(48, -1, -1).clone().requires_grad_()
+    loss = gm.hamming_loss(matching, torch.eye(nodes))
+    (65536 * loss).backward()
+    assert loss.item() == 2.0
+    assert matching.grad is not None
+    expected = 65536 / (48 * nodes) * (1 - 2 * torch.eye(nodes))
+    torch.testing.assert_close(matching.grad, expected.to(dtype).expand_as(matching))
+
+
 def test_hamming_loss_accepts_any_of_several_targets():
     target = torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]])
     assert gm.hamming_loss(torch.eye(3)[None], target).item() == 0

@@ -107,7 +107,6 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture):
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["unknown"],
         ["info", "--unknown"],
         ["solve"],

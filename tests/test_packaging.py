@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import tarfile
 import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from setuptools import Distribution
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -134,6 +137,21 @@ def test_wheels_are_built_for_every_python_that_is_promised():
     assert PROJECT["project"]["requires-python"] == f">={min(built, key=lambda name: int(name[2:]))}"
     script = settings["test-command"].removeprefix("python {project}/")
     assert (ROOT / script).is_file()
+
+
+@pytest.mark.parametrize("found", ["C:/LLVM/bin/clang-cl.exe", None])
+def test_windows_builds_take_clang_in_place_of_msvc(monkeypatch: pytest.MonkeyPatch, found: str | None):
+    setup = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
+    command = setup["BuildNative"](Distribution())
+    command.extensions = []
+    command.compiler = SimpleNamespace(compiler_type="msvc", cc="cl.exe", initialize=lambda: None)
+    monkeypatch.setattr(shutil, "which", lambda name, **_: found if name == "clang-cl" else None)
+    if found is None:
+        with pytest.raises(setup["CompileError"], match="clang-cl must be on PATH"):
+            command.build_extensions()
+    else:
+        command.build_extensions()
+        assert command.compiler.cc == found
 
 
 def test_sdist_is_built_with_what_isolated_builds_take():

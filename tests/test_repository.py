@@ -19,7 +19,7 @@ LARGEST_FILE = 450
 
 # Modules of graphmatch from the ground up; a module imports from its own layer and from those before it.
 LAYERS = (
-    {"_check", "_device", "_native"},
+    {"_check", "_device", "_native", "command_line"},
     {
         "_cuda_lawler_ops",
         "_cuda_linear_ops",
@@ -52,7 +52,7 @@ LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 SOLVER_PROTOCOL = "graphmatch.solvers.base"
 LIBRARY_DEPENDENCIES = {"graphmatch", "numpy", "scipy", "torch"}
 FORBIDDEN_IN_LIBRARY = {"accelerate", "exgra_adapter", "peft", "tokenizers", "transformers"}
-PUBLIC_MODULES = {"graphmatch.io", "graphmatch.testing", "graphmatch.viz"}
+PUBLIC_MODULES = {"graphmatch.command_line", "graphmatch.io", "graphmatch.testing", "graphmatch.viz"}
 # The project's headers that a folder of csrc may include, and the beginnings of foreign ones that it may not.
 OWN_HEADERS = {"core": ("core/",), "cuda": ("core/", "cuda/"), "bindings": ("core/", "cuda/", "bindings/")}
 TORCH_HEADERS = ("torch", "ATen", "c10")
@@ -106,11 +106,11 @@ def part_of(dotted: str) -> str:
 LIBRARY_FILES = files("graphmatch/**/*.py")
 ADAPTER_FILES = files("exgra_adapter/**/*.py")
 NATIVE_FILES = files("csrc/**/*.[ch]pp", "csrc/**/*.cu", "csrc/**/*.cuh")
-PYTHON_FILES = [*LIBRARY_FILES, *ADAPTER_FILES, *files("tests/**/*.py", "benchmarks/**/*.py", "setup.py")]
+PYTHON_FILES = [*LIBRARY_FILES, *ADAPTER_FILES, *files("tests/**/*.py", "benchmarks/**/*.py", "docs/*.py", "setup.py")]
 CODE_FILES = [*PYTHON_FILES, *NATIVE_FILES, *files("tests/**/*.[ch]pp")]
 TEXT_FILES = [
     *CODE_FILES,
-    *files("*.md", "docs/*.md", "**/README.md", "*.toml", "*.txt", "Makefile", ".ci/run", ".gitignore"),
+    *files("*.md", "docs/**/*.md", "**/README.md", "*.toml", "*.yml", "*.txt", "Makefile", ".ci/run", ".gitignore"),
 ]
 
 

@@ -2,14 +2,31 @@
 // neither of them.
 #pragma once
 
+#ifndef _WIN32
 #include <dlfcn.h>
 #include <pthread.h>
+#endif
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 
 namespace graphmatch {
+
+#ifdef _WIN32
+
+// PyTorch brings another runtime on Windows, whose threads cannot be borrowed.
+class OpenMp {
+ public:
+  static const OpenMp& instance() {
+    static const OpenMp runtime;
+    return runtime;
+  }
+  bool has_team_of(std::int64_t) const { return false; }
+  void run(std::int64_t, const std::function<void()>& work) const { work(); }
+};
+
+#else
 
 // PyTorch's threads keep spinning for milliseconds after each of its parallel operations, on the very cores that
 // threads of our own would need. A team of them starts at once instead.
@@ -52,5 +69,7 @@ class OpenMp {
   Ask in_parallel_;
   Ask max_threads_;
 };
+
+#endif
 
 }  // namespace graphmatch

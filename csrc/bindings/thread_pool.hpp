@@ -2,7 +2,9 @@
 // all calls from all Python threads.
 #pragma once
 
+#ifndef _WIN32
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -29,7 +31,7 @@ class ThreadPool {
   static ThreadPool& instance() {
     static std::atomic<ThreadPool*> pool{nullptr};  // never destroyed: workers may outlive static destructors
     ThreadPool* present = pool.load();
-    if (present != nullptr && present->owner_ == getpid()) return *present;
+    if (present != nullptr && present->owner_ == process()) return *present;
     auto fresh = std::make_unique<ThreadPool>();
     // Another thread may have been quicker: then `present` is its pool.
     return pool.compare_exchange_strong(present, fresh.get()) ? *fresh.release() : *present;
@@ -129,9 +131,18 @@ class ThreadPool {
     }
   }
 
+  // Tells a forked child from its parent; Windows has no forks.
+  static std::int64_t process() {
+#ifdef _WIN32
+    return 0;
+#else
+    return getpid();
+#endif
+  }
+
   static constexpr std::int64_t kMaxWorkers = 256;
 
-  const pid_t owner_ = getpid();
+  const std::int64_t owner_ = process();
   std::mutex mutex_;
   std::condition_variable available_;
   std::deque<std::shared_ptr<Job>> jobs_;

@@ -20,7 +20,7 @@ GRAPHMATCH_INLINE double row_minimum(const float* row, const float* b, double b_
     const double value = static_cast<double>(row[l]) + static_cast<double>(b[l]);
     lowest = value < lowest ? value : lowest;
   }
-  return lowest;
+  return reduced_minimum(lowest);
 }
 
 GRAPHMATCH_MULTIVERSION double table_minimum(const float* table, std::int64_t columns, std::int64_t stride,

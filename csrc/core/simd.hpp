@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "core/barrier.hpp"
 
@@ -40,6 +41,13 @@ using Vector = typename VectorOf<T, kBytes>::Type;
 // Numbers per vector.
 template <class V>
 inline constexpr std::int64_t kWidth = static_cast<std::int64_t>(sizeof(V) / sizeof(V{}[0]));
+
+// What `omp simd reduction(min : lowest)` has found. Its vectors may begin at the largest finite number (Clang's do),
+// so that a minimum over nothing but infinities ends there.
+template <class T>
+GRAPHMATCH_INLINE T reduced_minimum(T lowest) {
+  return lowest < std::numeric_limits<T>::max() ? lowest : std::numeric_limits<T>::infinity();
+}
 
 inline std::int64_t padded(std::int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 

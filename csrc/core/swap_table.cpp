@@ -42,7 +42,7 @@ GRAPHMATCH_INLINE void allowed_minima(std::int64_t nodes, std::int64_t stride, c
       const T candidate = ban > step ? std::numeric_limits<T>::infinity() : change_uv;
       lowest = candidate < lowest ? candidate : lowest;
     }
-    minima[u] = lowest;
+    minima[u] = reduced_minimum(lowest);
   }
 }
 

@@ -1,11 +1,11 @@
 // Threads of the host as a team (team.hpp): what tests put in place of a GPU's threads.
 #pragma once
 
-#include <pthread.h>
-
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -17,16 +17,20 @@ namespace graphmatch {
 // What the members of a team share: a barrier, and a slot for each of them.
 class TeamBoard {
  public:
-  explicit TeamBoard(std::int64_t size) : size_(size), values_(size), wide_(size), indices_(size) {
-    pthread_barrier_init(&barrier_, nullptr, static_cast<unsigned>(size));
-  }
-  ~TeamBoard() { pthread_barrier_destroy(&barrier_); }
-  TeamBoard(const TeamBoard&) = delete;
-  TeamBoard& operator=(const TeamBoard&) = delete;
+  explicit TeamBoard(std::int64_t size) : size_(size), values_(size), wide_(size), indices_(size) {}
 
   std::int64_t size() const { return size_; }
   void wait() {
-    if (size_ > 1) pthread_barrier_wait(&barrier_);
+    if (size_ == 1) return;
+    std::unique_lock<std::mutex> lock(mutex_);
+    const std::int64_t round = round_;
+    if (++arrived_ == size_) {
+      arrived_ = 0;
+      ++round_;
+      released_.notify_all();
+    } else {
+      released_.wait(lock, [&] { return round_ != round; });
+    }
   }
   double& value(std::int64_t rank) { return values_[static_cast<std::size_t>(rank)]; }
   std::int64_t& wide(std::int64_t rank) { return wide_[static_cast<std::size_t>(rank)]; }
@@ -34,7 +38,10 @@ class TeamBoard {
 
  private:
   const std::int64_t size_;
-  pthread_barrier_t barrier_;
+  std::mutex mutex_;
+  std::condition_variable released_;
+  std::int64_t arrived_ = 0;
+  std::int64_t round_ = 0;
   std::vector<double> values_;
   std::vector<std::int64_t> wide_;
   std::vector<std::int32_t> indices_;

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from exgra_adapter.captions.filters import Limits, length_ratio, one_line, rejection
 from exgra_adapter.captions.requests import Sample
+from exgra_adapter.complete_file import complete_file
 from exgra_adapter.data.extender import TemplateExtender
 from exgra_adapter.data.records import TURN_KEYS, Turn
 from exgra_adapter.endpoint import JournalIndex
@@ -86,7 +84,7 @@ def merge(
         The counts.
     """
     outcome = Outcome()
-    with _complete_file(output) as file:
+    with complete_file(output) as file:
         lines = output.suffix == ".jsonl"
         separator = "" if lines else "[\n"
         for sample in samples:
@@ -155,22 +153,3 @@ def _good_text(key: str, turn: Turn, index: JournalIndex, limits: Limits, outcom
     outcome.good += 1
     outcome.same += text.strip(" .").lower() == turn.answer.strip(" .").lower()
     return text
-
-
-@contextmanager
-def _complete_file(path: Path) -> Iterator[IO[str]]:
-    """Yields a temporary file beside `path` that takes its name when the block ends well, and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; a result is as readable as its folder.
-        temporary.chmod(path.parent.stat().st_mode & 0o666)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

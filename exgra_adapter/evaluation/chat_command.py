@@ -9,21 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exgra_adapter.atomic import write_json, write_json_lines, write_text
+from exgra_adapter.atomic import write_json, write_text
 from exgra_adapter.console import complain, natural, positive, say
 from exgra_adapter.endpoint import EndpointSettings, add_endpoint_options, settings_from_options
 from exgra_adapter.evaluation.chat_files import (
     Candidate,
-    ChatQuestion,
-    candidate_from,
+    QuestionFile,
+    StandIn,
     read_candidate,
     read_questions,
     to_records,
 )
-from exgra_adapter.evaluation.judge import Comparison, read_instructions
-from exgra_adapter.evaluation.judge_report import JudgeUse, format_report, format_scores, item_lines, report_json
-from exgra_adapter.evaluation.judge_run import ask_judge, digest, estimate_use, stand_in
+from exgra_adapter.evaluation.judge import read_instructions
+from exgra_adapter.evaluation.judge_report import JudgeUse, format_report, format_scores, report_json
+from exgra_adapter.evaluation.judge_run import ask_judge, digest, estimate_use
 from exgra_adapter.evaluation.judge_scores import score_chat
+from exgra_adapter.evaluation.judge_table import ScoreTable
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def _run(options: argparse.Namespace) -> int:
     instructions = read_instructions(options.instructions)
     candidates = [read_candidate(path, name, questions) for name, path in files.items()]
     if options.dry_run:
-        return _estimate(options, questions, candidates + [stand_in(name, questions) for name in models], instructions)
+        return _estimate(options, questions, candidates + [StandIn(name) for name in models], instructions)
     settings = settings_from_options(options)
     if not options.resume and (options.output / JOURNAL).exists():
         # Before a model answers for an hour.
@@ -146,21 +147,22 @@ def _run(options: argparse.Namespace) -> int:
             answering_only = not is_main_process()
         if answering_only:
             return 0  # one process judges for all
-    comparisons, use = ask_judge(
+    table, use = ask_judge(
         settings,
         questions,
         candidates,
         instructions,
         options.output / JOURNAL,
+        items=options.output / ITEMS,
         resume=options.resume,
         retry_failed=options.retry_failed,
     )
-    _write(options, settings, instructions, files | models, comparisons, use)
+    _write(options, settings, instructions, files | models, table, use)
     if use.failed:
         complain(
             f"{use.failed} of {use.requests} requests got no usable reply; to ask again, add --resume --retry-failed."
         )
-    return 0 if any(item.judged for item in comparisons) else 1
+    return 0 if table.judged.any() else 1
 
 
 def _write(
@@ -168,13 +170,13 @@ def _write(
     settings: EndpointSettings,
     instructions: str,
     sources: dict[str, Path],
-    comparisons: list[Comparison],
+    table: ScoreTable,
     use: JudgeUse,
 ) -> None:
     # matplotlib takes a second: errors in the options should not wait for it.
     from exgra_adapter.evaluation.judge_plots import plot_chat
 
-    scores = score_chat(comparisons, options.seed)
+    scores = score_chat(table, options.seed)
     described: dict[str, Any] = {"questions": str(options.data)}
     described |= {f"candidate {name}": str(path) for name, path in sources.items()}
     described |= {f"judge's {name.replace('_', ' ')}": value for name, value in settings.describe().items()}
@@ -183,9 +185,8 @@ def _write(
         "seed of the bootstrap": options.seed,
     }
     options.output.mkdir(parents=True, exist_ok=True)
-    write_json_lines(options.output / ITEMS, item_lines(comparisons))
     write_json(options.output / SCORES, report_json(scores, described, use))
-    pictures = plot_chat(scores, comparisons, options.output)
+    pictures = plot_chat(scores, table, options.output)
     write_text(options.output / REPORT, format_report(scores, described, use, pictures))
     say(format_scores(scores))
     cost = "" if use.cost is None else f", cost {use.cost:.2f}"
@@ -194,7 +195,7 @@ def _write(
 
 
 def _estimate(
-    options: argparse.Namespace, questions: list[ChatQuestion], candidates: list[Candidate], instructions: str
+    options: argparse.Namespace, questions: QuestionFile, candidates: list[Candidate], instructions: str
 ) -> int:
     # An estimate needs prices only, no endpoint.
     settings = EndpointSettings(
@@ -213,7 +214,7 @@ def _estimate(
     return 0
 
 
-def _answer(options: argparse.Namespace, questions: list[ChatQuestion], models: dict[str, Path]) -> list[Candidate]:
+def _answer(options: argparse.Namespace, questions: QuestionFile, models: dict[str, Path]) -> list[Candidate]:
     """Lets models answer; finished answers of an earlier run are kept, so that their verdicts stay valid."""
     # Importing torch takes seconds: judging answer files does without.
     from exgra_adapter.evaluation.answering import answer_questions
@@ -241,7 +242,7 @@ def _answer(options: argparse.Namespace, questions: list[ChatQuestion], models: 
         failures = [prediction for prediction in predictions if prediction.error is not None]
         if failures:
             logger.warning("%s: %d questions have no answer; the first: %s", name, len(failures), failures[0].error)
-        candidates.append(candidate_from(predictions, name, questions, str(folder)))
+        candidates.append(read_candidate(path, name, questions))
     return candidates
 
 

@@ -18,15 +18,17 @@ evaluation these are 37 questions about chest x-rays, 38 MRI, 40 CT, 44 histolog
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exgra_adapter import strict_json
-from exgra_adapter.data.formats import read_json_lines
+from exgra_adapter.data.formats import RawSample, read_json_lines
 from exgra_adapter.data.records import Record, Turn, kind_of, strip_image_tag, text_of
-from exgra_adapter.evaluation.files import Prediction, read_answers
+from exgra_adapter.evaluation.answer_file import AnswerFile
+from exgra_adapter.evaluation.file_state import FileState
+from exgra_adapter.key_table import KeyTable
 from exgra_adapter.prompts import IMAGE_TAG
 
 UNKNOWN = "unspecified"
@@ -72,17 +74,74 @@ class Candidate:
     name: str
     answers: Mapping[str, str | None]
 
+    def answer_to(self, question: ChatQuestion) -> str | None:
+        """The answer, or None."""
+        return self.answers.get(question.id)
 
-def read_questions(path: Path, captions: Path | None = None) -> list[ChatQuestion]:
-    """Reads and checks a file of questions.
+
+class StandIn(Candidate):
+    """Answers as long as the references, for an estimate before a model has answered."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, {})
+
+    def answer_to(self, question: ChatQuestion) -> str:
+        """The reference."""
+        return question.reference
+
+
+class QuestionFile(Collection[ChatQuestion]):
+    """The questions of a file that `read_questions` has checked: read again in each pass, one in memory at a time.
+
+    Raises:
+        ValueError: While iterating: the file has changed since it was checked.
+    """
+
+    def __init__(self, path: Path, figures: Mapping[str, Mapping[str, Any]]) -> None:
+        self._path, self._figures = path, figures
+        self._state = FileState(path)
+        ids = KeyTable((question.id, number) for number, (question, _) in enumerate(self._read()))
+        if ids.repeated:
+            self._refuse_repeated()
+        self._count = len(ids)
+
+    def __iter__(self) -> Iterator[ChatQuestion]:
+        self._state.require_same("read_questions")
+        for question, _ in self._read():
+            yield question
+        self._state.require_same("read_questions")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, question: object) -> bool:
+        return any(question == own for own in self)
+
+    def _read(self) -> Iterator[tuple[ChatQuestion, str]]:
+        for sample in read_json_lines(self._path, "read_questions"):
+            yield _parse_question(sample, self._figures), sample.where
+
+    def _refuse_repeated(self) -> None:
+        places: dict[str, str] = {}
+        for question, where in self._read():
+            if question.id in places:
+                raise ValueError(
+                    f"read_questions: {where} must have a new question_id; got {question.id!r}, as "
+                    f"{places[question.id]}. Rename one."
+                )
+            places[question.id] = where
+
+
+def read_questions(path: Path, captions: Path | None = None) -> QuestionFile:
+    """Checks a file of questions.
 
     Args:
-        path: JSON lines with the keys of this module's table.
+        path: JSON lines with the keys of this module's table; a file, not a pipe, because it is read more than once.
         captions: A JSON object of lists of figures with `pair_id`, `fig_caption` and `in_text_mention`; gives the
-            context of questions that have no caption of their own.
+            context of questions that have no caption of their own. It is held in memory.
 
     Returns:
-        The questions in the order of the file.
+        The questions in the order of the file. Memory does not grow with their number.
 
     Raises:
         ValueError: A file is missing, broken or empty, a key is missing or has a value of the wrong type, an id occurs
@@ -94,65 +153,41 @@ def read_questions(path: Path, captions: Path | None = None) -> list[ChatQuestio
         >>> line = {"question_id": 0, "image": "a.png", "text": "Which organ?", "reference": "The liver.",
         ...         "fig_caption": "CT of the liver", "type": "conversation", "domain": {"mri": False, "ct_scan": True}}
         >>> _ = path.write_text(json.dumps(line))
-        >>> read_questions(path)[0].domain
-        'ct_scan'
+        >>> [question.domain for question in read_questions(path)]
+        ['ct_scan']
     """
-    figures = {} if captions is None else _read_captions(captions)
-    questions: list[ChatQuestion] = []
-    places: dict[str, str] = {}
-    for sample in read_json_lines(Path(path), "read_questions"):
-        where = f"read_questions: {sample.where}"
-        if sample.error is not None:
-            raise ValueError(f"{where} {sample.error}.")
-        question = _parse_question(sample.content, figures, where)
-        earlier = places.setdefault(question.id, sample.where)
-        if earlier != sample.where:
-            raise ValueError(f"{where} must have a new question_id; got {question.id!r}, as {earlier}. Rename one.")
-        questions.append(question)
+    path = Path(path)
+    if path.is_fifo():
+        raise ValueError(
+            f"read_questions: path must be a file, which is read more than once; got the pipe {path}. Save it first."
+        )
+    questions = QuestionFile(path, {} if captions is None else _read_captions(captions))
     if not questions:
         raise ValueError(f"read_questions: {path} must hold at least one question; got none. Check the file.")
     return questions
 
 
-def to_records(questions: Sequence[ChatQuestion]) -> list[Record]:
+def to_records(questions: Collection[ChatQuestion]) -> list[Record]:
     """Returns what a model is asked: one record per question."""
     return [Record(item.id, item.image, (Turn(item.text, item.reference),), "OPEN") for item in questions]
 
 
-def read_candidate(path: Path, name: str, questions: Sequence[ChatQuestion]) -> Candidate:
-    """Reads an answer file of `exgra-med evaluate` or of LLaVA-Med.
+def read_candidate(path: Path, name: str, questions: Collection[ChatQuestion]) -> Candidate:
+    """Checks an answer file of `exgra-med evaluate` or of LLaVA-Med. An answer of white space only counts as none.
+
+    Returns:
+        The answers, which stay in the file: memory is 16 bytes for each.
 
     Raises:
         ValueError: The file is missing or broken, or answers a question that was not asked, or none of those asked.
     """
-    return candidate_from(read_answers(path), name, questions, str(path))
+    return Candidate(name, AnswerFile(path, KeyTable((question.id, 0) for question in questions)))
 
 
-def candidate_from(
-    predictions: Sequence[Prediction], name: str, questions: Sequence[ChatQuestion], source: str
-) -> Candidate:
-    """Checks that predictions belong to the questions. An answer of white space only counts as none.
-
-    Raises:
-        ValueError: As `read_candidate`.
-    """
-    known = {question.id for question in questions}
-    strangers = [item for item in predictions if item.id not in known or item.turn]
-    if strangers or not predictions:
-        got = (
-            f"{len(strangers)} others, the first with question_id {strangers[0].id!r}, turn {strangers[0].turn}"
-            if strangers
-            else "no answer at all"
-        )
-        raise ValueError(
-            f"read_candidate: {source} must answer the questions of the evaluation; got {got}. "
-            "Check that the answers were made from these questions."
-        )
-    answers = {item.id: item.prediction if (item.prediction or "").strip() else None for item in predictions}
-    return Candidate(name, answers)
-
-
-def _parse_question(content: Any, figures: Mapping[str, Mapping[str, Any]], where: str) -> ChatQuestion:
+def _parse_question(sample: RawSample, figures: Mapping[str, Mapping[str, Any]]) -> ChatQuestion:
+    content, where = sample.content, f"read_questions: {sample.where}"
+    if sample.error is not None:
+        raise ValueError(f"{where} {sample.error}.")
     if not isinstance(content, Mapping):
         raise ValueError(f"{where} must be a JSON object; got {kind_of(content)}. Correct the line.")
     identifier = _text(content, ("question_id",), where)

@@ -76,7 +76,7 @@ def read_answers(path: Path, allow_duplicate_ids: bool = False) -> list[Predicti
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        prediction = _parse(line, f"read_answers: {path}, line {number}")
+        prediction = parse_answer(line, f"read_answers: {path}, line {number}")
         key = (prediction.id, prediction.turn)
         if key in lines and not allow_duplicate_ids:
             raise ValueError(
@@ -109,7 +109,20 @@ def read_candidates(path: Path) -> list[str]:
     return [str(answer) for answer in answers]
 
 
-def _parse(line: str, where: str) -> Prediction:
+def parse_answer(line: str, where: str) -> Prediction:
+    """Reads one line of an answer file.
+
+    Args:
+        line: the line, not blank.
+        where: its place; begins error messages.
+
+    Raises:
+        ValueError: the line is not a JSON object, lacks a key, or has a value of the wrong type.
+
+    Example:
+        >>> parse_answer('{"question_id": 7, "text": "liver"}', "line 1").prediction
+        'liver'
+    """
     try:
         content = strict_json.decode(line)
     except ValueError as error:

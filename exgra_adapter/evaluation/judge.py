@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -161,14 +161,14 @@ def read_instructions(path: Path | None = None) -> str:
     return text
 
 
-def presentations(questions: Sequence[ChatQuestion], candidates: Sequence[Candidate]) -> Iterator[Presentation]:
+def presentations(questions: Collection[ChatQuestion], candidates: Collection[Candidate]) -> Iterator[Presentation]:
     """Yields what the judge is asked: every answer beside its reference, in both orders.
 
     A question that a candidate did not answer is not asked; it counts as failed without costing anything.
     """
     for candidate in candidates:
         for question in questions:
-            answer = candidate.answers.get(question.id)
+            answer = candidate.answer_to(question)
             if answer is not None:
                 for order in ORDERS:
                     yield Presentation(question, candidate.name, answer, order)
@@ -208,41 +208,30 @@ def parse_verdict(content: Any, order: Order) -> Verdict:
 
 
 def compare(
-    questions: Sequence[ChatQuestion],
-    candidates: Sequence[Candidate],
-    replies: Mapping[tuple[str, str, Order], Any],
-    failures: Mapping[tuple[str, str, Order], str],
-) -> list[Comparison]:
-    """Puts the judge's replies beside the questions.
+    questions: Collection[ChatQuestion],
+    candidates: Collection[Candidate],
+    verdict_on: Callable[[Presentation], Verdict | str],
+) -> Iterator[Comparison]:
+    """Puts the judge's verdicts beside the questions, one comparison at a time.
 
     Args:
         questions: All questions.
         candidates: All candidates.
-        replies: Decoded replies by candidate, question id and order.
-        failures: Why there is no reply, by the same key.
+        verdict_on: Gives the verdict on a presentation, or says why there is none.
 
-    Returns:
+    Yields:
         One comparison per candidate and question, in that order.
     """
-    comparisons = []
     for candidate in candidates:
         for question in questions:
-            answer = candidate.answers.get(question.id)
+            answer = candidate.answer_to(question)
             verdicts: dict[Order, Verdict] = {}
             errors: dict[Order, str] = {}
-            for order in ORDERS if answer is not None else ():
-                key = (candidate.name, question.id, order)
-                if key in replies:
-                    verdicts[order] = parse_verdict(replies[key], order)
-                else:
-                    errors[order] = failures.get(key, "the judge was not asked")
-            comparisons.append(Comparison(question, candidate.name, answer, verdicts, errors))
-    return comparisons
-
-
-def by_candidate(comparisons: Iterable[Comparison]) -> dict[str, list[Comparison]]:
-    """Groups comparisons, candidates in the order of their first one."""
-    groups: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        groups.setdefault(comparison.candidate, []).append(comparison)
-    return groups
+            if answer is not None:
+                for order in ORDERS:
+                    found = verdict_on(Presentation(question, candidate.name, answer, order))
+                    if isinstance(found, Verdict):
+                        verdicts[order] = found
+                    else:
+                        errors[order] = found
+            yield Comparison(question, candidate.name, answer, verdicts, errors)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,8 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from exgra_adapter.atomic import write_bytes
-from exgra_adapter.evaluation.judge import HIGHEST, LOWEST, Comparison, by_candidate
-from exgra_adapter.evaluation.judge_scores import ChatScores, GroupScore, order_leads
+from exgra_adapter.evaluation.judge import HIGHEST, LOWEST
+from exgra_adapter.evaluation.judge_scores import ChatScores, GroupScore
+from exgra_adapter.evaluation.judge_table import ScoreTable
 
 RELATIVE, AGREEMENT = "relative_scores.png", "order_agreement.png"
 
@@ -34,19 +34,19 @@ _DPI = 110
 _NAME_WIDTH = 30
 
 
-def plot_chat(scores: ChatScores, comparisons: Sequence[Comparison], folder: Path) -> list[str]:
+def plot_chat(scores: ChatScores, table: ScoreTable, folder: Path) -> list[str]:
     """Draws the relative scores and the agreement between the orders.
 
     Args:
         scores: What `score_chat` returned.
-        comparisons: What it was computed from.
+        table: What it was computed from.
         folder: The folder for the pictures.
 
     Returns:
         The names of the pictures, in the order of a report; a picture without anything to show is left out.
     """
     drawn = []
-    for name, figure in ((RELATIVE, _relative(scores)), (AGREEMENT, _agreement(comparisons))):
+    for name, figure in ((RELATIVE, _relative(scores)), (AGREEMENT, _agreement(table))):
         if figure is None:
             (folder / name).unlink(missing_ok=True)  # an older run's picture would belong to other figures
             continue
@@ -100,10 +100,13 @@ def _relative(scores: ChatScores) -> Figure | None:
     return figure
 
 
-def _agreement(comparisons: Sequence[Comparison]) -> Figure | None:
+def _agreement(table: ScoreTable) -> Figure | None:
     """One panel per candidate: its lead over the reference in one order against that in the other."""
-    groups = {name: [item for item in items if item.judged] for name, items in by_candidate(comparisons).items()}
-    shown = [(name, items) for name, items in groups.items() if items]
+    judged = table.at(table.judged)
+    groups = [
+        (name, Counter(map(tuple, judged.of_candidate(place).leads.tolist()))) for place, name in enumerate(table.names)
+    ]
+    shown = [(name, counts) for name, counts in groups if counts]
     if not shown:
         return None
     columns = min(3, len(shown))
@@ -112,9 +115,9 @@ def _agreement(comparisons: Sequence[Comparison]) -> Figure | None:
         side = 4.4 if columns > 1 else 5.4
         figure = Figure(figsize=(0.5 + side * columns, 0.5 + (side + 0.6) * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
-        largest = max(max(Counter(map(order_leads, items)).values()) for _, items in shown)
-        for axis, (name, items) in zip(panels, shown, strict=False):
-            _draw_leads(axis, name, items, largest)
+        largest = max(max(counts.values()) for _, counts in shown)
+        for axis, (name, counts) in zip(panels, shown, strict=False):
+            _draw_leads(axis, name, counts, largest)
         for axis in panels[len(shown) :]:
             axis.set_visible(False)
         figure.supxlabel("candidate's lead when the reference comes first (points)", fontsize=12)
@@ -122,8 +125,7 @@ def _agreement(comparisons: Sequence[Comparison]) -> Figure | None:
     return figure
 
 
-def _draw_leads(axis: Axes, name: str, items: Sequence[Comparison], largest: int) -> None:
-    counts = Counter(map(order_leads, items))
+def _draw_leads(axis: Axes, name: str, counts: Counter[tuple[int, ...]], largest: int) -> None:
     limit = HIGHEST - LOWEST + 0.7
     axis.plot([-limit, limit], [-limit, limit], color=_GREY, linewidth=1)
     axis.axhline(0, color=_GREY, linewidth=0.6)
@@ -142,7 +144,7 @@ def _draw_leads(axis: Axes, name: str, items: Sequence[Comparison], largest: int
     reverse = sum(count for (behind, ahead), count in counts.items() if behind * ahead < 0)
     ticks = range(-8, 9, 4)
     axis.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=ticks, yticks=ticks, aspect="equal")
-    axis.set_title(f"{_shorten(name)}\n{len(items)} questions, {reverse} reversed (shaded)")
+    axis.set_title(f"{_shorten(name)}\n{counts.total()} questions, {reverse} reversed (shaded)")
     axis.text(
         -limit + 0.3,
         limit - 0.3,

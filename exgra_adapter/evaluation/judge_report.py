@@ -64,27 +64,26 @@ def report_json(scores: ChatScores, settings: dict[str, Any], use: JudgeUse) -> 
     return {"format": 1, "settings": settings, "judge": asdict(use), "outcomes": list(OUTCOMES), **asdict(scores)}
 
 
-def item_lines(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
-    """Yields one JSON object per candidate and question: both verdicts, the mean scores, or why there are none."""
-    for item in comparisons:
-        line: dict[str, Any] = {
-            "candidate": item.candidate,
-            "question_id": item.question.id,
-            "type": item.question.kind,
-            "domain": item.question.domain,
-            "image": item.question.image,
-            "question": item.question.text,
-            "reference": item.question.reference,
-            "answer": item.answer,
-            "reference_score": item.reference_score if item.judged else None,
-            "candidate_score": item.candidate_score if item.judged else None,
-            "verdicts": {order: asdict(item.verdicts[order]) for order in ORDERS if order in item.verdicts},
-        }
-        if item.answer is None:
-            line["error"] = "no answer"
-        elif item.errors:
-            line["error"] = "; ".join(f"{order}: {reason}" for order, reason in item.errors.items())
-        yield line
+def item_line(item: Comparison) -> dict[str, Any]:
+    """Returns the JSON object of one candidate and question: both verdicts, mean scores, or why there are none."""
+    line: dict[str, Any] = {
+        "candidate": item.candidate,
+        "question_id": item.question.id,
+        "type": item.question.kind,
+        "domain": item.question.domain,
+        "image": item.question.image,
+        "question": item.question.text,
+        "reference": item.question.reference,
+        "answer": item.answer,
+        "reference_score": item.reference_score if item.judged else None,
+        "candidate_score": item.candidate_score if item.judged else None,
+        "verdicts": {order: asdict(item.verdicts[order]) for order in ORDERS if order in item.verdicts},
+    }
+    if item.answer is None:
+        line["error"] = "no answer"
+    elif item.errors:
+        line["error"] = "; ".join(f"{order}: {reason}" for order, reason in item.errors.items())
+    return line
 
 
 def format_report(scores: ChatScores, settings: dict[str, Any], use: JudgeUse, pictures: Sequence[str]) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from exgra_adapter.complete_file import complete_file
 from exgra_adapter.endpoint import EndpointSettings, Item, Journal, JournalIndex, run_batch
 from exgra_adapter.evaluation.chat_files import Candidate, ChatQuestion
-from exgra_adapter.evaluation.judge import VERDICT_SCHEMA, Comparison, Order, compare, presentations
-from exgra_adapter.evaluation.judge_report import JudgeUse
+from exgra_adapter.evaluation.judge import (
+    VERDICT_SCHEMA,
+    Comparison,
+    Presentation,
+    Verdict,
+    compare,
+    parse_verdict,
+    presentations,
+)
+from exgra_adapter.evaluation.judge_report import JudgeUse, item_line
+from exgra_adapter.evaluation.judge_table import ScoreTable, tabulate
 
 _CHARACTERS_PER_TOKEN = 4
 _OVERHEAD_TOKENS = 120  # the schema, and what chat templates put around messages
@@ -32,16 +43,17 @@ class Estimation:
 
 def ask_judge(
     settings: EndpointSettings,
-    questions: Sequence[ChatQuestion],
-    candidates: Sequence[Candidate],
+    questions: Collection[ChatQuestion],
+    candidates: Collection[Candidate],
     instructions: str,
     journal: Path,
     *,
+    items: Path | None = None,
     resume: bool = False,
     retry_failed: bool = False,
     **options: Any,
-) -> tuple[list[Comparison], JudgeUse]:
-    """Has every answer judged in both orders.
+) -> tuple[ScoreTable, JudgeUse]:
+    """Has every answer judged in both orders. Texts are in memory one by one, scores with about 34 bytes each.
 
     Args:
         settings: The judge.
@@ -50,52 +62,66 @@ def ask_judge(
         instructions: The system message.
         journal: The file of replies. A killed run loses the requests in flight and nothing else. Further candidates can
             be judged into it; changed answers are judged anew.
+        items: A file for one JSON line per candidate and question, see `item_line`; it appears when it is complete.
         resume: Continue an existing journal.
         retry_failed: Ask again where an earlier run got no usable reply.
         options: Further arguments of `exgra_adapter.endpoint.run_batch`.
 
     Returns:
-        One comparison per candidate and question, in that order, and what it took.
+        The scores, one row per candidate and question, in that order, and what it took.
 
     Raises:
         ValueError: The journal exists already and `resume` is False, or comes from another judge or other instructions;
-            or the endpoint refuses every request.
+            a file of questions or answers changes meanwhile; or the endpoint refuses every request.
         OSError: Another process writes the journal.
     """
-    asked = list(presentations(questions, candidates))
-    items = (Item(item.key(instructions), item.messages(instructions), VERDICT_SCHEMA, "verdict") for item in asked)
     run = {"task": "chat judge", **settings.describe(), "instructions": digest(instructions)}
     with Journal(journal, run, resume) as writer:
         run_batch(
-            settings, items, writer, retry_failed=retry_failed, total=len(asked), description="judging", **options
+            settings,
+            (
+                Item(item.key(instructions), item.messages(instructions), VERDICT_SCHEMA, "verdict")
+                for item in presentations(questions, candidates)
+            ),
+            writer,
+            retry_failed=retry_failed,
+            total=sum(1 for _ in presentations(questions, candidates)),
+            description="judging",
+            **options,
         )
-    replies: dict[tuple[str, str, Order], Any] = {}
-    failures: dict[tuple[str, str, Order], str] = {}
-    index = JournalIndex(journal)
-    try:
-        for item in asked:
-            entry = index.entry(item.key(instructions))
-            place = (item.candidate, item.question.id, item.order)
-            if entry is not None and entry["status"] == "ok":
-                replies[place] = entry["content"]
-            else:
-                failures[place] = "no reply" if entry is None else str(entry.get("reason", "no reply"))
-    finally:
-        index.close()
-    use = JudgeUse(
-        requests=len(asked),
-        failed=len(failures),
+    del writer  # its index of earlier runs takes memory
+    with closing(JournalIndex(journal)) as index:
+        comparisons = compare(questions, candidates, lambda item: _verdict_on(item, index, instructions))
+        with nullcontext() if items is None else complete_file(items) as file:
+            table = tabulate(_written(comparisons, file))
+    return table, JudgeUse(
+        requests=2 * int(table.answered.sum()),
+        failed=table.reasons.total(),
         input_tokens=index.input_tokens,
         output_tokens=index.output_tokens,
         cost=settings.cost(index.input_tokens, index.output_tokens),
-        errors=dict(Counter(failures.values())),
+        errors=dict(table.reasons),
     )
-    return compare(questions, candidates, replies, failures), use
+
+
+def _verdict_on(item: Presentation, index: JournalIndex, instructions: str) -> Verdict | str:
+    entry = index.entry(item.key(instructions))
+    if entry is not None and entry["status"] == "ok":
+        return parse_verdict(entry["content"], item.order)
+    return "no reply" if entry is None else str(entry.get("reason", "no reply"))
+
+
+def _written(comparisons: Iterable[Comparison], file: IO[str] | None) -> Iterator[Comparison]:
+    """Passes comparisons on, and writes a line of each."""
+    for item in comparisons:
+        if file is not None:
+            file.write(json.dumps(item_line(item), ensure_ascii=False) + "\n")
+        yield item
 
 
 def estimate_use(
-    questions: Sequence[ChatQuestion],
-    candidates: Sequence[Candidate],
+    questions: Collection[ChatQuestion],
+    candidates: Collection[Candidate],
     instructions: str,
     settings: EndpointSettings,
     journal: Path,
@@ -114,11 +140,6 @@ def estimate_use(
     left = requests - done
     tokens = characters // _CHARACTERS_PER_TOKEN + left * _OVERHEAD_TOKENS
     return Estimation(requests, done, tokens, left * _REPLY_TOKENS, settings.cost(tokens, left * _REPLY_TOKENS))
-
-
-def stand_in(name: str, questions: Sequence[ChatQuestion]) -> Candidate:
-    """Answers as long as the references, for an estimate before a model has answered."""
-    return Candidate(name, {question.id: question.reference for question in questions})
 
 
 def digest(text: str) -> str:

@@ -16,14 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_adapter.evaluation.judge import Comparison, by_candidate
+from exgra_adapter.evaluation.judge_table import Floats, ScoreTable, in_order
 from exgra_adapter.evaluation.metrics import Estimate
-
-Floats = NDArray[np.float64]
 
 OUTCOMES = ("reference better", "equal", "candidate better")
 
-_CHUNK = 1 << 20  # Counts drawn at once: 8 MB.
+_CHUNK = 1 << 15  # Counts drawn at once, 256 KiB: memory does not follow the number of images.
 
 
 @dataclass(frozen=True)
@@ -119,49 +117,47 @@ class ChatScores:
     position_bias: PositionBias
 
 
-def score_chat(comparisons: Sequence[Comparison], seed: int = 0, resamples: int = 2000) -> ChatScores:
+def score_chat(table: ScoreTable, seed: int = 0, resamples: int = 2000) -> ChatScores:
     """Computes all figures.
 
     Args:
-        comparisons: Of all candidates on the same questions.
+        table: The scores of all candidates on the same questions.
         seed: Of the bootstrap.
         resamples: Number of bootstrap samples, at least 1.
 
     Raises:
-        ValueError: There is no comparison.
+        ValueError: The table is empty.
 
     Example:
         >>> from exgra_adapter.evaluation.chat_files import ChatQuestion
-        >>> from exgra_adapter.evaluation.judge import Verdict
+        >>> from exgra_adapter.evaluation.judge import Comparison, Verdict
+        >>> from exgra_adapter.evaluation.judge_table import tabulate
         >>> question = ChatQuestion("0", "a.png", "Which organ?", "The liver.", "CT of the liver")
         >>> verdicts = {"reference_first": Verdict(10, 7), "candidate_first": Verdict(8, 9)}
-        >>> scores = score_chat([Comparison(question, "model", "Liver.", verdicts, {})])
+        >>> scores = score_chat(tabulate([Comparison(question, "model", "Liver.", verdicts, {})]))
         >>> scores.candidates[0].overall.relative.value, scores.position_bias.reversed
         (0.8888888888888888, 1)
     """
-    if not comparisons:
-        raise ValueError("score_chat: comparisons must hold at least one; got none. Pass what `compare` returned.")
-    groups = by_candidate(comparisons)
-    pairs = (
-        _paired(first, second, groups[first], groups[second], seed, resamples)
-        for first, second in itertools.combinations(groups, 2)
-    )
+    if not len(table):
+        raise ValueError("score_chat: table must hold at least one comparison; got none. Pass what was judged.")
+    groups = [table.of_candidate(place) for place in range(len(table.names))]
+    pairs = itertools.combinations(zip(table.names, groups, strict=True), 2)
     return ChatScores(
-        candidates=tuple(_score_candidate(name, items, seed, resamples) for name, items in groups.items()),
-        pairs=tuple(pairs),
-        position_bias=measure_position_bias(comparisons, seed, resamples),
+        candidates=tuple(
+            _score_candidate(name, rows, seed, resamples) for name, rows in zip(table.names, groups, strict=True)
+        ),
+        pairs=tuple(_paired(*first, *second, seed, resamples) for first, second in pairs),
+        position_bias=measure_position_bias(table, seed, resamples),
     )
 
 
-def measure_position_bias(comparisons: Sequence[Comparison], seed: int = 0, resamples: int = 2000) -> PositionBias:
+def measure_position_bias(table: ScoreTable, seed: int = 0, resamples: int = 2000) -> PositionBias:
     """Compares the verdicts of both orders; comparisons without both are left out."""
-    judged = [item for item in comparisons if item.judged]
+    judged = table.at(table.judged)
+    leads = judged.leads
     outcomes = np.zeros((3, 3), dtype=int)
-    for item in judged:
-        behind, ahead = order_leads(item)
-        outcomes[1 + _sign(behind), 1 + _sign(ahead)] += 1
-    leads = np.array([order_leads(item) for item in judged], dtype=float).reshape(-1, 2)
-    spreads = [abs(a - b) for item in judged for a, b in _score_pairs(item)]
+    np.add.at(outcomes, tuple(1 + np.sign(leads).T), 1)
+    spreads = np.abs(np.diff(judged.points.astype(int), axis=1))
     return PositionBias(
         pairs=len(judged),
         changed=int(outcomes.sum() - np.trace(outcomes)),
@@ -170,51 +166,42 @@ def measure_position_bias(comparisons: Sequence[Comparison], seed: int = 0, resa
         favours_first=int(np.triu(outcomes, 1).sum()),
         favours_second=int(np.tril(outcomes, -1).sum()),
         first_advantage=_mean_over_images(judged, (leads[:, 1] - leads[:, 0]) / 2, seed, resamples),
-        spread=float(np.mean(spreads)) if spreads else None,
+        spread=float(spreads.mean()) if len(judged) else None,
         outcomes=tuple(tuple(int(count) for count in row) for row in outcomes),
     )
 
 
-def order_leads(item: Comparison) -> tuple[int, int]:
-    """By how many points the candidate of a judged comparison leads: when the reference comes first, when it does."""
-    second, first = (item.verdicts[order] for order in ("reference_first", "candidate_first"))
-    return second.candidate - second.reference, first.candidate - first.reference
-
-
-def _score_candidate(name: str, items: Sequence[Comparison], seed: int, resamples: int) -> CandidateScores:
-    def by(key: Callable[[Comparison], str]) -> dict[str, GroupScore]:
-        members: dict[str, list[Comparison]] = {}
-        for item in items:
-            members.setdefault(key(item), []).append(item)
-        return {group: _score_group(found, seed, resamples) for group, found in members.items()}
+def _score_candidate(name: str, table: ScoreTable, seed: int, resamples: int) -> CandidateScores:
+    def by(column: NDArray[np.uint32], labels: Sequence[str]) -> dict[str, GroupScore]:
+        first, _ = in_order(column)
+        return {labels[place]: _score_group(table.at(column == place), seed, resamples) for place in column[first]}
 
     return CandidateScores(
         name=name,
-        overall=_score_group(items, seed, resamples),
-        kinds=by(lambda item: item.question.kind),
-        domains=by(lambda item: item.question.domain),
-        position_bias=measure_position_bias(items, seed, resamples),
+        overall=_score_group(table, seed, resamples),
+        kinds=by(table.kind, table.kinds),
+        domains=by(table.domain, table.domains),
+        position_bias=measure_position_bias(table, seed, resamples),
     )
 
 
-def _score_group(items: Sequence[Comparison], seed: int, resamples: int) -> GroupScore:
-    judged = [item for item in items if item.judged]
-    reference = np.array([item.reference_score for item in judged])
-    candidate = np.array([item.candidate_score for item in judged])
-    typical = float(reference.mean()) if judged else 1.0
-    all_reference = np.array([item.reference_score if item.judged else typical for item in items])
-    all_candidate = np.array([item.candidate_score if item.judged else 0.0 for item in items])
-    no_answer = sum(item.answer is None for item in items)
-    with_failures = _ratio(items, all_candidate, all_reference, seed, resamples)
+def _score_group(table: ScoreTable, seed: int, resamples: int) -> GroupScore:
+    found = table.judged
+    judged = table.at(found)
+    reference, candidate = judged.means.T
+    typical = float(reference.mean()) if len(judged) else 1.0
+    # A failure scores 0, and its reference what is typical.
+    means = np.where(found[:, None], table.means, [typical, 0.0])
+    no_answer = int((~table.answered).sum())
     return GroupScore(
-        questions=len(items),
+        questions=len(table),
         no_answer=no_answer,
-        no_verdict=len(items) - len(judged) - no_answer,
-        reference=float(reference.mean()) if judged else None,
-        candidate=float(candidate.mean()) if judged else None,
-        relative=_ratio(judged, candidate, reference, seed, resamples) if judged else None,
+        no_verdict=len(table) - len(judged) - no_answer,
+        reference=float(reference.mean()) if len(judged) else None,
+        candidate=float(candidate.mean()) if len(judged) else None,
+        relative=_ratio(judged, candidate, reference, seed, resamples) if len(judged) else None,
         difference=_mean_over_images(judged, candidate - reference, seed, resamples),
-        relative_with_failures=with_failures,
+        relative_with_failures=_ratio(table, means[:, 1], means[:, 0], seed, resamples),
         better=int((candidate > reference).sum()),
         equal=int((candidate == reference).sum()),
         worse=int((candidate < reference).sum()),
@@ -222,53 +209,45 @@ def _score_group(items: Sequence[Comparison], seed: int, resamples: int) -> Grou
 
 
 def _paired(
-    first: str, second: str, ours: Sequence[Comparison], theirs: Sequence[Comparison], seed: int, resamples: int
+    first: str, ours: ScoreTable, second: str, theirs: ScoreTable, seed: int, resamples: int
 ) -> PairedDifference:
-    others = {item.question.id: item for item in theirs if item.judged}
-    pairs = [(item, others[item.question.id]) for item in ours if item.judged and item.question.id in others]
-    if not pairs:
+    ours, theirs = ours.at(ours.judged), theirs.at(theirs.judged)
+    _, one, other = np.intersect1d(ours.question, theirs.question, return_indices=True)
+    if not len(one):
         return PairedDifference(first, second, 0, None)
-    scores = np.array([[a.candidate_score, a.reference_score, b.candidate_score, b.reference_score] for a, b in pairs])
+    order = np.argsort(one)
+    ours, theirs = ours.at(one[order]), theirs.at(other[order])
 
     def difference(sums: Floats) -> Floats:
-        return np.asarray(sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3])
+        return np.asarray(sums[..., 1] / sums[..., 0] - sums[..., 3] / sums[..., 2])
 
-    estimate = _bootstrap([item for item, _ in pairs], scores, difference, seed, resamples)
-    return PairedDifference(first, second, len(pairs), estimate)
+    estimate = _bootstrap(ours, np.concatenate([ours.means, theirs.means], axis=1), difference, seed, resamples)
+    return PairedDifference(first, second, len(ours), estimate)
 
 
-def _ratio(items: Sequence[Comparison], above: Floats, below: Floats, seed: int, resamples: int) -> Estimate:
+def _ratio(table: ScoreTable, above: Floats, below: Floats, seed: int, resamples: int) -> Estimate:
     return _bootstrap(
-        items, np.stack([above, below], 1), lambda sums: np.asarray(sums[..., 0] / sums[..., 1]), seed, resamples
+        table, np.stack([above, below], 1), lambda sums: np.asarray(sums[..., 0] / sums[..., 1]), seed, resamples
     )
 
 
-def _mean_over_images(items: Sequence[Comparison], values: Floats, seed: int, resamples: int) -> Estimate | None:
-    return _ratio(items, values, np.ones(len(items)), seed, resamples) if items else None
+def _mean_over_images(table: ScoreTable, values: Floats, seed: int, resamples: int) -> Estimate | None:
+    return _ratio(table, values, np.ones(len(table)), seed, resamples) if len(table) else None
 
 
 def _bootstrap(
-    items: Sequence[Comparison], values: Floats, statistic: Callable[[Floats], Floats], seed: int, resamples: int
+    table: ScoreTable, values: Floats, statistic: Callable[[Floats], Floats], seed: int, resamples: int
 ) -> Estimate:
     """Resamples images, adds up the values of the questions about those drawn, and takes the statistic of the sums."""
-    images = {image: place for place, image in enumerate(dict.fromkeys(item.question.image for item in items))}
-    sums = np.zeros((len(images), values.shape[1]))
-    np.add.at(sums, [images[item.question.image] for item in items], values)
+    first, images = in_order(table.image)
+    sums = np.zeros((len(first), values.shape[1]))
+    np.add.at(sums, images, values)
     generator = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // len(images))
+    rows = max(1, _CHUNK // len(first))
     found = []
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
-        counts = generator.multinomial(len(images), np.full(len(images), 1 / len(images)), size=size)
+        counts = generator.multinomial(len(first), np.full(len(first), 1 / len(first)), size=size)
         found.append(statistic(counts @ sums))
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
-    return Estimate(float(statistic(values.sum(axis=0))), float(low), float(high), len(items))
-
-
-def _score_pairs(item: Comparison) -> tuple[tuple[int, int], tuple[int, int]]:
-    one, other = (item.verdicts[order] for order in ("reference_first", "candidate_first"))
-    return (one.reference, other.reference), (one.candidate, other.candidate)
-
-
-def _sign(value: int) -> int:
-    return (value > 0) - (value < 0)
+    return Estimate(float(statistic(values.sum(axis=0))), float(low), float(high), len(table))

@@ -33,7 +33,6 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="repeat an experiment: how good gradient estimators are, how methods for several graphs scale",
         description="Repeats an experiment and reports its figures.",
-        allow_abbrev=False,
     )
     experiments = parser.add_subparsers(dest="experiment", required=True, metavar="experiment")
     _add_gradients(experiments)
@@ -93,7 +92,6 @@ def _experiment(experiments: Any, name: str, text: str, description: str, epilog
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     return parser
 

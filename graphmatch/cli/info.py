@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
+import os
 import platform
+import re
+import sys
 from collections.abc import Callable
 from math import comb
 from pathlib import Path
@@ -16,11 +21,13 @@ import graphmatch
 from graphmatch import _ops
 from graphmatch.cli import qaplib
 from graphmatch.cli.console import say, table
+from graphmatch.cli.solve import misspelt_suffix
 from graphmatch.cli.solvers import SOLVERS
 from graphmatch.io import read_dd, read_multigraph_dd, read_qaplib
 from graphmatch.io.dd_lines import MultigraphFileError
 from graphmatch.problem import LawlerProblem
 
+_PACKAGES = ("numpy", "scipy", "matplotlib", "networkx", "torch_geometric", "transformers", "accelerate", "peft")
 _GRADIENTS = (
     "AdaptiveIMLE",
     "BlackBox",
@@ -38,8 +45,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="what is installed, or what a .dd or .dat file holds",
-        description="Without FILE: versions, native modules, threads, devices, solvers. With FILE: sizes and costs.",
-        allow_abbrev=False,
+        description="Without FILE: versions, native modules, instruction set, threads, devices, solvers: text to paste "
+        "into a bug report. With FILE: sizes and costs.",
     )
     text = "a .dd file, of one pair of graphs or many, or a .dat file of QAPLIB"
     parser.add_argument("file", metavar="FILE", type=Path, nargs="?", help=text)
@@ -66,32 +73,90 @@ def _described(file: Path) -> tuple[dict[str, Any], Callable[[dict[str, Any]], d
         return _summary(read_dd(file)), _problem_rows
     except MultigraphFileError:
         return _multigraph_summary(read_multigraph_dd(file)), _multigraph_rows
+    except ValueError as error:
+        raise ValueError(f"{error}{misspelt_suffix(file)}") from None
 
 
 def _installation() -> dict[str, Any]:
+    devices = _ops.cuda_devices()
     return {
         "graphmatch": graphmatch.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "system": platform.platform(),
+        "processor": _processor(),
+        "instruction_set": _instruction_set(),
+        "compiler": _compiler(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "cuda_devices": _ops.cuda_devices(),
+        "cuda_module": devices is not None,
+        "cuda_devices": devices,
+        "cuda_of_torch": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "solvers": list(SOLVERS),
         "gradients": list(_GRADIENTS),
     }
 
 
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    return _cpu_line("model name") or platform.processor() or platform.machine()
+
+
+def _instruction_set() -> str:
+    """Returns the instruction set whose versions of the native functions this processor gets when they are loaded."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return "baseline"
+    if sys.platform != "linux" or "GCC" not in _compiler():  # others compile one version
+        return "SSE2"
+    flags = _cpu_line("flags").split()
+    return next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "SSE2")
+
+
+def _compiler() -> str:
+    """Returns what the compiler of the native module left in it about itself; empty if nothing."""
+    module = importlib.util.find_spec("graphmatch._native_cpu")
+    content = Path(module.origin).read_bytes() if module is not None and module.origin else b""
+    found = re.search(rb"GCC: \([^)\0]*\) [\d.]+|clang version [\d.]+", content)
+    return found[0].decode("ascii", "replace").replace("GCC: ", "GCC ") if found else ""
+
+
+def _cpu_line(name: str) -> str:
+    """Returns a line of the kernel's description of the processor; empty where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
+
+
 def _installation_rows() -> dict[str, str]:
     content = _installation()
     devices = content["cuda_devices"]
+    installed = [f"{name} {version}" for name, version in content["packages"].items() if version]
+    missing = [name for name, version in content["packages"].items() if not version]
+    of_torch = f"{content['cuda_of_torch'] or 'none'}; {', '.join(content['gpus']) or 'no GPU'}"
     return {
         "graphmatch": content["graphmatch"],
         "python": content["python"],
         "torch": content["torch"],
-        "threads": f"{content['threads']} (torch.get_num_threads(); solvers take threads=...)",
-        "CPU module": "built",
+        "packages": ", ".join(installed) + (f"; not installed: {', '.join(missing)}" if missing else ""),
+        "system": content["system"],
+        "processor": content["processor"],
+        "instruction set": content["instruction_set"],
+        "threads": f"{content['threads']} (torch.get_num_threads(); solvers take threads=...), {content['cpus']} CPUs",
+        "CPU module": f"built by {content['compiler'] or 'an unknown compiler'}",
         "CUDA module": "not built: nvcc was not found when graphmatch was built"
         if devices is None
         else f"built, {devices} device(s) visible",
+        "CUDA of torch": of_torch,
         "solvers": ", ".join(content["solvers"]),
         "gradients": ", ".join(content["gradients"]),
     }

@@ -8,6 +8,7 @@ import math
 import time
 from typing import Any
 
+from graphmatch.cli import pictures
 from graphmatch.cli.console import elapsed_time, say, table
 from graphmatch.cli.solvers import DEFAULT_METHOD, build_method
 from graphmatch.io import read_multigraph_dd
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     with elapsed_time(options.time_limit, options.quiet):
         result = solve_multigraph(problem, method)
-    answer = _answer(result, options, time.perf_counter() - start)
+    answer = _answer(result, options, time.perf_counter() - start) | pictures.drawn(options, result)
     say(json.dumps(answer, allow_nan=False) if options.json else _text(answer))
     return 1 if result.status == Status.INFEASIBLE else 0
 
@@ -68,5 +69,7 @@ def _text(answer: dict[str, Any]) -> str:
         "seconds": f"{answer['seconds']:.3f}",
         "graphs": f"{answer['graphs']}, {answer['universe_size']} different labels",
     }
+    if "picture" in answer:
+        rows["picture"] = answer["picture"] or "none: there is no allowed matching"
     rows |= {f"labels of {graph}": " ".join(map(str, row)) for graph, row in enumerate(answer["labels"])}
     return table(rows)

@@ -13,9 +13,10 @@ import torch
 
 import graphmatch
 from graphmatch import _check
-from graphmatch.cli import multigraph, qaplib
+from graphmatch.cli import multigraph, pictures, qaplib
 from graphmatch.cli.console import elapsed_time, say, table
 from graphmatch.cli.solvers import DEFAULT_SOLVER, add_options, build_solver
+from graphmatch.command_line import closest
 from graphmatch.io import read_dd, read_qaplib
 from graphmatch.io.dd_lines import MultigraphFileError
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
@@ -27,6 +28,9 @@ The assignment lists for node 0, 1, 2, ... of graph 1 its node of graph 2; - is 
 OPTIMAL says that the gap between objective and lower bound is certified to be at most --max-gap. Several graphs get
 labels instead, the same for nodes that are matched with each other. If a .sln file of the
 same name lies beside a .dat file, the gap to its objective is shown, once the problem has confirmed that objective.
+
+--plot draws two graphs with their matching and what it pays, several graphs with their labels, and the matrices of a
+.dat file before and after the permutation.
 
 Exit codes: 0 a valid matching was found, 1 there is none, 2 wrong usage or file, 130 interrupted."""
 
@@ -40,7 +44,6 @@ def add_parser(commands: Any) -> None:
         "QAPLIB, as they are or with .gz or .xz behind: costs are minimised.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "file", metavar="FILE", type=Path, help="a .dd file of one pair of graphs or of several, or a .dat file"
@@ -49,6 +52,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--output", metavar="FILE", type=Path, help="write the permutation for a .dat file as a .sln file"
     )
+    pictures.add_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--quiet", action="store_true", help="show no progress on the terminal")
     parser.set_defaults(run=run)
@@ -58,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     """Solves the file, prints the answer and returns the exit code."""
     if options.output is not None:
         qaplib.check_output(options.file, options.output)
+    pictures.check_options(options)
     try:
         problem = _read(options.file)
     except MultigraphFileError:
@@ -73,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     with elapsed_time(options.time_limit, options.quiet):
         result = graphmatch.solve(_as_taken(problem, options), solver)
     seconds = time.perf_counter() - start
-    answer = _answer(result, options, seconds, known)
+    answer = _answer(result, options, seconds, known) | pictures.drawn(options, result)
     say(json.dumps(answer, allow_nan=False) if options.json else _text(answer, problem))
     if options.output is not None:
         qaplib.write_output(options.output, result)
@@ -83,7 +88,20 @@ def run(options: argparse.Namespace) -> int:
 def _read(file: Path) -> LawlerProblem | KoopmansBeckmannProblem:
     if qaplib.is_qaplib(file):
         return read_qaplib(file)
-    return read_dd(file)
+    try:
+        return read_dd(file)
+    except MultigraphFileError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{error}{misspelt_suffix(file)}") from None
+
+
+def misspelt_suffix(file: Path) -> str:
+    """Returns a sentence about the name of a file of QAPLIB that was read as another format because of its suffix."""
+    suffix = next((each.lower() for each in reversed(file.suffixes) if each not in (".gz", ".xz")), "")
+    if closest(suffix, [".dat", ".dd"]) != ".dat":
+        return ""
+    return f" The names of QAPLIB files end with .dat, that of this one with {suffix}."
 
 
 def _as_taken(problem: LawlerProblem | KoopmansBeckmannProblem, options: argparse.Namespace) -> Problem:
@@ -152,5 +170,6 @@ def _text(answer: dict[str, Any], problem: Problem) -> str:
         "seconds": f"{answer['seconds']:.3f}",
         "nodes": f"{n1} x {n2}, {sum(node >= 0 for node in assignment)} matched",
         "assignment": " ".join("-" if node < 0 else str(node) for node in assignment),
+        "picture": (answer["picture"] or "none: there is no valid matching") if "picture" in answer else None,
     }
     return table({name: value for name, value in rows.items() if value is not None})

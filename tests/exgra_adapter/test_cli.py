@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import graphmatch
 from exgra_adapter.cli import main
 from exgra_adapter.config import TrainingConfig
 
@@ -26,7 +29,7 @@ def train_arguments(small_data, output: Path, *more: str) -> list[str]:
     [
         (
             ["--help"],
-            ["demo", "train", "evaluate", "convert", "export", "exgra-med train stage2", "Exit codes"],
+            ["demo", "train", "evaluate", "convert", "export", "exgra-med train stage2", "completion", "Exit codes"],
         ),
         (
             ["train", "--help"],
@@ -54,8 +57,14 @@ def test_every_setting_has_a_help_text(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "required"),
         (["dance"], "invalid choice"),
+        (["trian", "stage1"], r"Did you mean train\?"),
+        (["train", "stage4"], r"Did you mean stage[123]\?"),
+        (["train", "stage1", "--dta", "a"], r"unrecognized arguments: --dta. Did you mean --data\?"),
+        (["train", "stage1", *PLACES, "--set", "objective=infonc"], r"got 'infonc'.*Did you mean infonce\?"),
+        (["evaluate", "vqaa"], r"Did you mean vqa\?"),
+        (["data", "chek"], r"Did you mean check\?"),
+        (["data", "prepare", "vqa-rdd"], r"Did you mean vqa-rad\?"),
         (["train"], "stage"),
         (["train", "third"], "invalid choice"),
         (["train", "stage1", "--speed", "9"], "--speed"),
@@ -72,6 +81,57 @@ def test_every_setting_has_a_help_text(capsys):
 def test_wrong_usage_ends_with_2(capsys, arguments, message):
     assert main(arguments) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_without_arguments_the_command_says_what_there_is(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for command in ("exgra-med demo", "exgra-med train stage2", "exgra-med evaluate vqa", "exgra-med --help"):
+        assert command in printed.out
+    assert "not for clinical use" in printed.out
+    assert len(printed.out.splitlines()) <= 12
+
+
+def test_the_overview_imports_neither_torch_nor_transformers():
+    code = "import sys; from exgra_adapter.cli import main; main([]); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"exgra-med {graphmatch.__version__}\n"
+
+
+def test_the_file_that_a_missing_one_resembles_is_named(tmp_path, capsys):
+    (tmp_path / "train.json").write_text("[]")
+    places = ["--images", str(tmp_path), "--output", str(tmp_path / "out")]
+    for given in (["--data", str(tmp_path / "trian.json")], ["--set", f"data={tmp_path / 'trian.json'}"]):
+        assert main(["train", "stage1", *given, *places]) == 1
+        assert capsys.readouterr().err.rstrip().endswith(f"Did you mean {tmp_path / 'train.json'}?")
+    assert main(["train", "stage1", "--data", str(tmp_path / "other.csv"), *places]) == 1
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+def test_a_missing_package_is_one_sentence(capsys, monkeypatch):
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'transformers.models'", name="transformers.models")
+
+    monkeypatch.setattr("exgra_adapter.cli._demo", missing)
+    assert main(["demo"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: exgra-med: transformers must be installed; got none.")
+    assert 'pip install "graphmatch[exgra]"' in error
+    with pytest.raises(ModuleNotFoundError):
+        main(["demo", "--debug"])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("exgra-med", "train", "stage2", "evaluate", "vqa", "lmms", "overwrite"):
+        assert word in script
 
 
 def test_a_run_prints_its_settings_and_where_the_model_is(small_data, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,10 @@ from exgra_adapter.evaluation.chat_files import (
     UNKNOWN,
     Candidate,
     ChatQuestion,
-    candidate_from,
     read_candidate,
     read_questions,
     to_records,
 )
-from exgra_adapter.evaluation.files import Prediction
 
 _LINE: dict[str, Any] = {
     "question_id": 7,
@@ -116,12 +115,68 @@ def test_answers_are_matched_with_questions(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text('{"question_id": 7, "text": "Liver"}\n')
     assert read_candidate(path, "model", [_QUESTION]).answers == {"7": "Liver"}
-    blank = candidate_from([Prediction("7", 0, "", "", " \n")], "model", [_QUESTION], "model")
-    assert blank.answers == {"7": None}
+    for blank in ('{"question_id": 7, "text": " \\n"}', '{"question_id": "7", "text": null, "error": "no image"}'):
+        path.write_text(blank)
+        assert read_candidate(path, "model", [_QUESTION]).answers == {"7": None}
     for wrong in ('{"question_id": 8, "text": "Liver"}', '{"question_id": 7, "turn": 1, "text": "Liver"}', ""):
         path.write_text(wrong)
         with pytest.raises(ValueError, match="must answer the questions of the evaluation"):
             read_candidate(path, "model", [_QUESTION])
+
+
+def test_answers_are_found_in_any_order_and_any_encoding_of_lines(tmp_path: Path) -> None:
+    questions = [ChatQuestion(str(i), "a.png", "?", "!", "c") for i in range(4)]
+    path = tmp_path / "answers.jsonl"
+    lines = [
+        '{"question_id": 2, "text": "Höhle "}',
+        "",
+        '{"question_id": 0, "text": 3.5}',
+        '{"question_id": "1", "text": "x"}',
+    ]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    candidate = read_candidate(path, "model", questions)
+    assert [candidate.answer_to(question) for question in questions] == ["3.5", "x", "Höhle ", None]
+    assert candidate.answers == {"2": "Höhle ", "0": "3.5", "1": "x"}
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (b"{", "line 2 must be a JSON object"),
+        (b'{"question_id": 7, "text": "b"}', "line 2 must answer a new question; got question_id '7', .* in line 1"),
+        (b"\xff", "must be UTF-8 text; got byte 31 "),
+    ],
+)
+def test_broken_answers_are_refused(tmp_path: Path, second: bytes, message: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(b'{"question_id": 7, "text": ""}\n' + second)
+    with pytest.raises(ValueError, match=message):
+        read_candidate(path, "model", [_QUESTION])
+    with pytest.raises(ValueError, match="must be an existing answer file"):
+        read_candidate(tmp_path, "model", [_QUESTION])
+
+
+def test_files_that_change_meanwhile_are_refused(tmp_path: Path) -> None:
+    path = _file(tmp_path, _LINE)
+    questions = read_questions(path)
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"question_id": 7, "text": "Liver"}')
+    candidate = read_candidate(answers, "model", questions)
+    (question,) = questions
+    assert question in questions
+    assert candidate.answer_to(question) == "Liver"
+    answers.write_text('{"question_id": 7, "text": "Spleen!"}')
+    with pytest.raises(ValueError, match=r"answers\.jsonl must stay as it is during the run"):
+        candidate.answer_to(question)
+    _file(tmp_path, _LINE, _LINE | {"question_id": 8})
+    with pytest.raises(ValueError, match=r"questions\.jsonl must stay as it is during the run"):
+        list(questions)
+
+
+def test_a_pipe_of_questions_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="got the pipe"):
+        read_questions(tmp_path / "pipe")
 
 
 def test_both_orders_are_asked_and_answers_are_not_named() -> None:

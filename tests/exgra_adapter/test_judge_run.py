@@ -6,23 +6,19 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exgra_adapter.endpoint import EndpointSettings, RefusedByEndpoint, read_entries
+from exgra_adapter.endpoint import EndpointSettings, RefusedByEndpoint
 from exgra_adapter.evaluation import chat_command, judge
-from exgra_adapter.evaluation.chat_files import Candidate, ChatQuestion
-from exgra_adapter.evaluation.judge_run import ask_judge, estimate_use, stand_in
+from exgra_adapter.evaluation.chat_files import Candidate, ChatQuestion, StandIn
+from exgra_adapter.evaluation.judge_run import ask_judge, estimate_use
 from exgra_adapter.evaluation.judge_scores import score_chat
+from exgra_adapter.evaluation.judge_table import tabulate
 
 
 def _load_server() -> Any:
@@ -37,8 +33,6 @@ def _load_server() -> Any:
 fake = _load_server()
 INSTRUCTIONS = "Grade."
 KEY = "sk-very-secret-0123456789"
-# Every kind of misbehaviour that asking again helps against; late replies cost time and are rarer.
-ALL_FAULTS = dict.fromkeys(fake.RETRIED, 0.02) | {"slow": 0.002}
 
 
 def quality(answer: str) -> int:
@@ -86,93 +80,11 @@ def settings_for(url: str, **others: Any) -> EndpointSettings:
 
 def fair_scores(questions: list[ChatQuestion], candidates: list[Candidate]) -> Any:
     """The scores without an endpoint and without bias."""
-    replies = {}
-    for item in judge.presentations(questions, candidates):
-        body = {"messages": item.messages(INSTRUCTIONS)}
-        replies[item.candidate, item.question.id, item.order] = judging(0)(body)
-    return score_chat(judge.compare(questions, candidates, replies, {}), resamples=100)
 
+    def verdict_on(item: judge.Presentation) -> judge.Verdict:
+        return judge.parse_verdict(judging(0)({"messages": item.messages(INSTRUCTIONS)}), item.order)
 
-_SCRIPT = """
-import json, resource, sys
-from pathlib import Path
-from exgra_adapter.endpoint import EndpointSettings
-from exgra_adapter.evaluation.chat_files import Candidate, ChatQuestion
-from exgra_adapter.evaluation.judge_run import ask_judge
-
-job = json.loads(Path(sys.argv[1]).read_text())
-questions = [ChatQuestion(**item) for item in job["questions"]]
-candidates = [Candidate(**item) for item in job["candidates"]]
-settings = EndpointSettings(**job["settings"])
-ask_judge(settings, questions, candidates, job["instructions"], Path(job["journal"]), resume=True, first_wait=0.02)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-def killed_and_resumed(folder: Path, count: int, kills: int, seconds: float) -> dict[str, Any]:
-    """Judges in a process that is killed again and again, then checks everything that must hold."""
-    questions = make_questions(count)
-    candidates = make_candidates(questions, "ours", "theirs")
-    requests = 4 * count
-    concurrency = 16
-    journal = folder / "verdicts.jsonl"
-    with fake.OpenAIServer(
-        judging(1), plan=fake.Plan(faults=ALL_FAULTS, slow_seconds=1.5), keep_bodies=False
-    ) as server:
-        settings = settings_for(server.url, concurrency=concurrency, timeout=1.0)
-        job = {
-            "questions": [vars(item) for item in questions],
-            "candidates": [vars(item) for item in candidates],
-            "settings": {name: getattr(settings, name) for name in settings.__dataclass_fields__},
-            "instructions": INSTRUCTIONS,
-            "journal": str(journal),
-        }
-        (folder / "job.json").write_text(json.dumps(job))
-        command = [sys.executable, "-c", _SCRIPT, str(folder / "job.json")]
-        for kill in range(1, kills + 1):
-            target = requests * kill // (kills + 1)
-            process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            deadline = time.monotonic() + seconds
-            while not (journal.exists() and journal.read_bytes().count(b"\n") > target):
-                assert process.poll() is None, "it ended before it was killed"
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds)
-        comparisons, use = ask_judge(settings, questions, candidates, INSTRUCTIONS, journal, resume=True)
-        assert use.requests == requests
-        assert use.failed == 0
-        # Nothing is judged twice but what was in flight at a kill.
-        assert 0 <= sum(server.answered.values()) - requests <= kills * concurrency
-    keys = Counter(entry["key"] for entry in read_entries(journal))
-    assert len(keys) == requests
-    assert set(keys.values()) == {1}
-    assert KEY not in journal.read_text()
-    # Every kind of misbehaviour took place.
-    assert set(server.faults) == set(ALL_FAULTS)
-    got, expected = score_chat(comparisons, resamples=100), fair_scores(questions, candidates)
-    for one, other in zip(got.candidates, expected.candidates, strict=True):
-        assert (one.overall, one.kinds, one.domains) == (other.overall, other.kinds, other.domains)
-    assert got.pairs == expected.pairs
-    assert got.position_bias.first_advantage.value == 2
-    return {"peak_kib": int(done.stdout), "answered": sum(server.answered.values()), "faults": dict(server.faults)}
-
-
-def test_killed_and_resumed_judging_is_complete_and_unbiased(tmp_path: Path) -> None:
-    killed_and_resumed(tmp_path, count=100, kills=2, seconds=60)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_ten_thousand_requests_killed_five_times(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    few = killed_and_resumed(small, count=100, kills=0, seconds=60)
-    found = killed_and_resumed(tmp_path, count=2500, kills=5, seconds=900)
-    # Questions and answers are in memory, requests are not: 25 times as many cost a few MiB.
-    assert found["peak_kib"] - few["peak_kib"] < 64 * 1024
-    (tmp_path / "found.json").write_text(json.dumps([few, found]))
+    return score_chat(tabulate(judge.compare(questions, candidates, verdict_on)), resamples=100)
 
 
 def test_failures_are_reported_and_can_be_asked_again(tmp_path: Path) -> None:
@@ -183,9 +95,9 @@ def test_failures_are_reported_and_can_be_asked_again(tmp_path: Path) -> None:
     journal = tmp_path / "verdicts.jsonl"
     plan = fake.Plan(always={key: "refusal"})
     with fake.OpenAIServer(judging(0), plan=plan) as server:
-        comparisons, use = ask_judge(settings_for(server.url), questions, candidates, INSTRUCTIONS, journal)
+        table, use = ask_judge(settings_for(server.url), questions, candidates, INSTRUCTIONS, journal)
         assert (use.requests, use.failed, use.errors) == (12, 1, {"the model refused to answer": 1})
-        overall = score_chat(comparisons).candidates[0].overall
+        overall = score_chat(table).candidates[0].overall
         assert (overall.failed, overall.no_verdict, overall.relative.count) == (1, 1, 5)
         asked = sum(server.requests.values())
         again = settings_for(server.url)
@@ -194,13 +106,11 @@ def test_failures_are_reported_and_can_be_asked_again(tmp_path: Path) -> None:
         assert ask_judge(again, questions, candidates, INSTRUCTIONS, journal, resume=True)[1].failed == 1
         assert sum(server.requests.values()) == asked
         server.plan = fake.Plan()
-        comparisons, use = ask_judge(
-            again, questions, candidates, INSTRUCTIONS, journal, resume=True, retry_failed=True
-        )
+        table, use = ask_judge(again, questions, candidates, INSTRUCTIONS, journal, resume=True, retry_failed=True)
         assert use.failed == 0
         assert sum(server.requests.values()) == asked + 1
     assert (
-        score_chat(comparisons, resamples=100).candidates[0].overall
+        score_chat(table, resamples=100).candidates[0].overall
         == fair_scores(questions, candidates).candidates[0].overall
     )
 
@@ -217,9 +127,9 @@ def test_only_what_is_new_is_asked(tmp_path: Path) -> None:
         changed = Candidate("ours", {**ours.answers, "3": "something else"})
         left = estimate_use(questions, [changed, theirs], INSTRUCTIONS, settings, journal)
         assert (left.requests, left.done) == (20, 8)
-        comparisons, _ = ask_judge(settings, questions, [changed, theirs], INSTRUCTIONS, journal, resume=True)
+        table, _ = ask_judge(settings, questions, [changed, theirs], INSTRUCTIONS, journal, resume=True)
         assert sum(server.requests.values()) == 10 + 2 + 10
-        assert comparisons[3].candidate_score == quality("something else")
+        assert table.means[3, 1] == quality("something else")
         for others in ({"instructions": "Grade strictly."}, {"settings": settings_for(server.url, temperature=0.5)}):
             with pytest.raises(ValueError, match="must come from the same run"):
                 ask_judge(
@@ -239,8 +149,8 @@ def test_an_endpoint_without_json_schema_judges_too(tmp_path: Path) -> None:
     candidates = make_candidates(questions, "ours")
     with fake.OpenAIServer(reply, plan=fake.Plan(formats=())) as server:
         settings = settings_for(server.url, concurrency=1)
-        comparisons, _ = ask_judge(settings, questions, candidates, INSTRUCTIONS, tmp_path / "verdicts.jsonl")
-    assert [item.candidate_score for item in comparisons] == [quality(f"ours says {i} – ü") for i in range(3)]
+        table, _ = ask_judge(settings, questions, candidates, INSTRUCTIONS, tmp_path / "verdicts.jsonl")
+    assert table.means[:, 1].tolist() == [quality(f"ours says {i} – ü") for i in range(3)]
 
 
 def _write_inputs(folder: Path, count: int = 8) -> tuple[list[ChatQuestion], list[str]]:
@@ -326,10 +236,10 @@ def test_estimates_are_near_what_is_counted() -> None:
     questions = make_questions(4)
     settings = EndpointSettings("http://localhost/v1", "m", price_input=1.0, price_output=1.0)
     instructions = judge.read_instructions()
-    found = estimate_use(questions, [stand_in("m", questions)], instructions, settings, Path("nowhere"))
+    found = estimate_use(questions, [StandIn("m")], instructions, settings, Path("nowhere"))
     words = sum(
         len(message["content"].split())
-        for item in judge.presentations(questions, [stand_in("m", questions)])
+        for item in judge.presentations(questions, [StandIn("m")])
         for message in item.messages(instructions)
     )
     # English has about four tokens in three words; the estimate must not be below, nor far above.
