@@ -5,6 +5,7 @@ On CUDA tensors values are not checked here, which would wait for the GPU, but s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,9 +15,6 @@ import torch
 from torch import Tensor
 
 from graphmatch import _device
-
-if sys.platform != "win32":
-    import resource
 
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -191,18 +189,27 @@ def available_memory() -> int:
         elif "memory" in controllers.split(","):
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
             rooms += _container_rooms(Path("/sys/fs/cgroup/memory"), path, *names)
-    if sys.platform != "win32":
-        for line in _lines("/proc/self/statm"):
-            limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-            if limit != resource.RLIM_INFINITY:
-                rooms.append(limit - int(line.split()[0]) * resource.getpagesize())
+    for line in _lines("/proc/self/statm"):
+        limit = _address_space()
+        if limit is not None:
+            rooms.append(limit - int(line.split()[0]) * os.sysconf("SC_PAGE_SIZE"))
     return max(min(rooms), 0)
 
 
 def _physical_memory() -> int:
-    if sys.platform == "win32":
-        return sys.maxsize  # not known without help: nothing is refused
+    if not hasattr(os, "sysconf"):
+        return sys.maxsize  # Windows, which promises no memory that it does not have
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _address_space() -> int | None:
+    """Returns the limit of this process's address space, in bytes; None without one."""
+    with contextlib.suppress(ImportError):  # there is none on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        return None if limit == resource.RLIM_INFINITY else limit
+    return None
 
 
 def _container_rooms(root: Path, path: str, limit_name: str, used_name: str, reclaimable_name: str) -> list[int]:

@@ -196,8 +196,15 @@ def test_limits_of_old_containers(system: Path):
 
 def test_limits_of_the_process(monkeypatch: pytest.MonkeyPatch):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    monkeypatch.setattr(_check.resource, "getrlimit", lambda kind: (used + 2**28, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (used + 2**28, resource.RLIM_INFINITY))
     assert 2**27 < _check.available_memory() <= 2**28 + 2**27
+
+
+def test_a_system_that_does_not_say(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(_check.os, "sysconf")
+    monkeypatch.setattr(_check, "_lines", lambda path: [])
+    _check.memory("example", 2**60, "Cure.")
+    assert _check.available_memory() == sys.maxsize
 
 
 def test_small_problems_ask_nobody(monkeypatch: pytest.MonkeyPatch):
