@@ -29,10 +29,11 @@ FLOOR := $(VENV)/transformers-$(FLOOR_VERSION)
 FLOOR_TESTS := test_models.py test_connector.py test_trainer.py test_training.py test_lora.py conversion/test_to_hugging_face.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda test-floor test-all lint format docs bench bench-cuda bench-report sanitize dist check-dist clean
+.PHONY: help demo test test-cuda test-floor test-all coverage mutants lint format docs audit
+.PHONY: bench bench-cuda bench-report bench-studies sanitize fuzz stress dist check-dist clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: $(RUN)  ## train and evaluate a tiny ExGra-Med on synthetic images; report in runs/demo
 	$(BIN)/exgra-med demo
@@ -49,6 +50,16 @@ test-floor: $(FLOOR)  ## run the adapter's core tests with the oldest transforme
 test-all: $(DEV)  ## run every test
 	$(BIN)/pytest $(PARALLEL)
 
+coverage: $(DEV)  ## run the tests and count the lines they run; fails below 92 %
+	rm -rf build/coverage
+	$(BIN)/pytest $(PARALLEL) -m "not slow" --cov --cov-report= --no-cov-on-fail
+	for package in graphmatch exgra_adapter; do \
+		$(BIN)/coverage report --include="$$package/*" --fail-under=92 --skip-covered --sort=cover || exit 1; \
+	done
+
+mutants: $(DEV)  ## try whether the tests catch the seeded bugs; writes their table in tests/README.md
+	$(BIN)/python tests/seeded_bugs/run.py --write
+
 lint: $(DEV)  ## check style, formatting and types
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
@@ -63,6 +74,9 @@ format: $(DEV)  ## rewrite the sources in the house format
 docs: $(DOCS)  ## build the site into build/site; a broken link or anchor fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+audit: $(DEV)  ## look up the installed packages among known vulnerabilities
+	$(BIN)/python tests/packaging/audit.py
+
 bench: $(BENCH)  ## measure speed and quality, with the peers in the same run
 	$(BIN)/python -m benchmarks.run --only suites
 
@@ -73,9 +87,20 @@ bench-cuda: $(BENCH) $(CUDA)  ## measure the GPU's share of it, with the CPU in 
 bench-report: $(BENCH)  ## measure everything in the report, write it and the README's figures
 	$(BIN)/python -m benchmarks.run
 
+bench-studies: $(BENCH)  ## run the studies: gradients and their truths, the price of the alignment, what it teaches
+	$(BIN)/python -m benchmarks.studies.gradient_validation
+	$(BIN)/python -m benchmarks.studies.overhead
+	$(BIN)/python -m benchmarks.studies
+
 sanitize: build/sanitize/address build/sanitize/thread  ## run the native tests under ASan, UBSan and TSan
 	build/sanitize/address
 	build/sanitize/thread
+
+fuzz: $(DEV)  ## feed broken files to the readers for 24 minutes of processor time
+	$(BIN)/python -m tests.robustness.soak fuzz
+
+stress: $(DEV) build/sanitize/thread  ## call all solvers at once for 10 minutes under ThreadSanitizer
+	$(BIN)/python -m tests.robustness.soak stress build/sanitize/thread
 
 dist: $(BACKEND)  ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist graphmatch.egg-info
