@@ -27,7 +27,8 @@ SAMPLES = [
         {"from": "human", "value": f"Which {number}?\n<image>"}, {"from": "gpt", "value": "left lung"}]}
     for number in range(6)
 ]  # fmt: skip
-ECHOES = ("caption", "wrong schema", "no JSON", "401", "500", "context")
+ECHOES = ("caption", "wrong schema", "401", *(pytest.param(echo, marks=pytest.mark.slow) for echo in
+          ("no JSON", "500", "context")))  # fmt: skip
 
 
 def _load_server() -> Any:
