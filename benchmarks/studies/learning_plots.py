@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from benchmarks.output import BLUE, GREEN, GREY, ORANGE, figure
 from benchmarks.studies.arms import DROPOUT, FRACTIONS, GRAPH_SIZES, NEIGHBOURS, OBJECTIVES, SHARES
@@ -17,9 +17,11 @@ StudyResults = Mapping[str, Results]
 Axes = Any
 
 _MARKERS = {BLUE: "o", ORANGE: "s", GREEN: "^", GREY: "D"}
+_STEPS = (1, 2, 5, 10)  # 2.5 % would be written as 2 %
 _ANSWERS = ("answers", "Answers after fine-tuning")
 _ALL_VIEWS = ("retrieval", "Retrieval, all views")
 _MATCHING = ("plain_matching", "Matching of plain nodes")
+_SILENT = ("zero_gradient_share", "Silent steps")
 _GUESSING = "guessing without the picture"
 _RETRIEVAL = ("image_retrieval", "Image–text retrieval")
 _PANELS = (_RETRIEVAL, _ALL_VIEWS, _MATCHING, _ANSWERS)
@@ -70,6 +72,7 @@ def _guessing(axes: Axes, results: StudyResults, across: bool = False) -> None:
 
 def _finish(axes: Axes, title: str, label: str) -> None:
     axes.set(title=title, xlabel=label)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
@@ -130,9 +133,13 @@ def draw_barycenter(results: StudyResults, path: Path) -> None:
         _RETRIEVAL,
         _ALL_VIEWS,
         _MATCHING,
-        ("zero_gradient_share", "Silent steps"),
+        ("own_matching", "… with own barycenter"),
+        _SILENT,
         _ANSWERS,
     )
+    # Nothing is to be seen where no step was silent.
+    silent = [estimate(runs, _SILENT[0]) for runs in results.values()]
+    measures = tuple(each for each in measures if each is not _SILENT or any(value and value.mean for value in silent))
     labels = list(results)
     with figure(path, width=18, height=0.6 * len(labels) + 1.8) as canvas:
         panels = canvas.subplots(1, len(measures), sharey=True)
@@ -154,8 +161,9 @@ def draw_barycenter(results: StudyResults, path: Path) -> None:
                     linestyle="none",
                 )
             axes.set(title=title)
+            axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
             # Shares of a few thousandths need their decimals.
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None if title == "Silent steps" else 0))
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None if measure == _SILENT[0] else 0))
         _guessing(panels[-1], results, across=True)
         canvas.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower right")
         panels[0].set_yticks(range(len(labels)), list(reversed(labels)))

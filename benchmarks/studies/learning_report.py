@@ -102,14 +102,22 @@ _TEXTS = {
         "Alignment with k neighbours in graphs of 16 nodes; and with k = 5 in graphs of N nodes, where an "
         "optimizer step always has 32 samples (4 graphs of 8, 2 of 16, 1 of 32), so that nothing but the graphs "
         "differs. All rows have seen as many samples; those with N have made half as many, larger steps: "
-        "compare them with each other only.",
+        "compare them with each other only. The larger a graph, the harder it is to match: figures of *own graphs* of "
+        "different sizes are not comparable.",
         ("image_retrieval", "retrieval", "matching", "own_matching", "answers"),
         (*_against("k = 5", ("k = 1", "k = 3", "k = 10")), *_against("N = 16", ("N = 8", "N = 32"))),
         (
+            ("k = 1", "k = 5", "retrieval"),
+            ("k = 10", "k = 5", "retrieval"),
             ("k = 1", "k = 5", "matching"),
             ("k = 10", "k = 5", "matching"),
+            ("k = 10", "k = 5", "own_matching"),
             ("k = 1", "k = 5", "answers"),
             ("k = 10", "k = 5", "answers"),
+            ("N = 8", "N = 16", "image_retrieval"),
+            ("N = 32", "N = 16", "image_retrieval"),
+            ("N = 8", "N = 16", "retrieval"),
+            ("N = 32", "N = 16", "retrieval"),
             ("N = 8", "N = 16", "matching"),
             ("N = 32", "N = 16", "matching"),
             ("N = 8", "N = 16", "answers"),
@@ -122,7 +130,15 @@ _TEXTS = {
         "itself among them (mean, as in the paper). The gradient through the matching is that of implicit "
         "maximum likelihood, whose noise asks for a margin (IMLE), or the black-box difference without noise. "
         "*Released recipe*: the mean, with all details of the published training.",
-        ("image_retrieval", "retrieval", "plain_matching", "matching", "zero_gradient_share", "answers"),
+        (
+            "image_retrieval",
+            "retrieval",
+            "plain_matching",
+            "matching",
+            "own_matching",
+            "zero_gradient_share",
+            "answers",
+        ),
         (
             ("mean, IMLE", "leave-one-out, IMLE"),
             ("mean, no noise", "leave-one-out, no noise"),
@@ -132,13 +148,22 @@ _TEXTS = {
             *_against("AR only", ("leave-one-out, IMLE", "mean, IMLE", "released recipe")),
         ),
         (
-            ("mean, IMLE", "leave-one-out, IMLE", "image_retrieval"),
-            ("mean, no noise", "leave-one-out, no noise", "image_retrieval"),
-            ("leave-one-out, no noise", "leave-one-out, IMLE", "image_retrieval"),
-            ("mean, no noise", "mean, IMLE", "image_retrieval"),
-            ("released recipe", "leave-one-out, IMLE", "image_retrieval"),
+            *(
+                (*pair, measure)
+                for measure in ("image_retrieval", "retrieval", "plain_matching")
+                for pair in (
+                    ("mean, IMLE", "leave-one-out, IMLE"),
+                    ("mean, no noise", "leave-one-out, no noise"),
+                    ("leave-one-out, no noise", "leave-one-out, IMLE"),
+                    ("mean, no noise", "mean, IMLE"),
+                    ("released recipe", "leave-one-out, IMLE"),
+                )
+            ),
+            ("mean, no noise", "leave-one-out, no noise", "own_matching"),
             ("mean, no noise", "mean, IMLE", "zero_gradient_share"),
             ("leave-one-out, IMLE", "AR only", "answers"),
+            ("mean, IMLE", "AR only", "answers"),
+            ("released recipe", "AR only", "answers"),
             ("mean, IMLE", "leave-one-out, IMLE", "answers"),
             ("released recipe", "leave-one-out, IMLE", "answers"),
         ),
@@ -162,12 +187,21 @@ _TEXTS = {
             *(
                 (f"alignment, {round(100 * fraction)} %", f"{name}, {round(100 * fraction)} %", "answers")
                 for fraction in FRACTIONS
-                for name in ("AR only", "InfoNCE")
+                for name in ("AR only", "AR + extended text", "InfoNCE")
             ),
+            ("alignment, 10 %", "alignment, 100 %", "answers"),
+            ("AR only, 10 %", "AR only, 100 %", "answers"),
             ("alignment, 10 %", "AR only, 100 %", "answers"),
-            ("alignment, 10 %", "InfoNCE, 10 %", "image_retrieval"),
-            ("alignment, 100 %", "InfoNCE, 100 %", "image_retrieval"),
-            ("alignment, 10 %", "alignment, 100 %", "image_retrieval"),
+            *(
+                (first, second, measure)
+                for measure in ("image_retrieval", "retrieval", "plain_matching")
+                for first, second in (
+                    ("alignment, 10 %", "InfoNCE, 10 %"),
+                    ("alignment, 100 %", "InfoNCE, 100 %"),
+                    ("alignment, 10 %", "alignment, 100 %"),
+                    ("InfoNCE, 10 %", "InfoNCE, 100 %"),
+                )
+            ),
         ),
     ),
 }
@@ -282,8 +316,8 @@ def total_cost(entries: Iterable[Mapping[str, Any]], workers: int) -> str:
     return (
         f" Pages share arms: all together have {len(arms)}, which took {cpu / 60:.0f} CPU minutes with data and stage "
         f"1 of {len(shared)} seeds: {cpu / 60 / workers:.0f} minutes for {workers} workers that have a core each. On "
-        f"the machine of this run, which may have had other work to do, an arm took {wall / len(arms):.0f} seconds of "
-        "wall time. Command: `python -m benchmarks.studies`."
+        f"the machine of this run, which may have had other work to do, an arm took {wall / len(arms):.0f} seconds "
+        f"of wall time, {wall / 60 / workers:.0f} minutes in all. Command: `python -m benchmarks.studies`."
     )
 
 
