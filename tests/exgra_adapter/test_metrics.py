@@ -121,6 +121,17 @@ def test_score_counts_failures_and_missing_answers_as_wrong():
     assert [item.failed for item in scores.items] == [False, True, True]
 
 
+def test_failures_stay_in_the_denominator_of_either_kind():
+    answers = {"OPEN": "liver", "CLOSED": "no"}
+    records = [record(f"{kind} {number}", answer, kind) for kind, answer in answers.items() for number in range(4)]
+    # One answer is right, one failed, one is wrong, one missing.
+    said = [predict(f"{kind} {n}", text) for kind in answers for n, text in enumerate((answers[kind], None, "bone"))]
+    scores = score(records, said)
+    for found in (scores.open_recall, scores.closed_accuracy):
+        assert (found.value, found.count) == (0.25, 4)
+    assert (scores.failed, scores.exact_match.value, scores.summary.value) == (4, 0.25, 0.25)
+
+
 def test_summary_weighs_open_and_closed_questions_alike():
     records = [record(str(i), "liver", "OPEN") for i in range(3)] + [record("c", "no", "CLOSED")]
     scores = score(records, [predict("0", "liver"), predict("c", "no")])

@@ -23,7 +23,7 @@ from exgra_adapter.models.llava import projector_kind
 from exgra_adapter.models.prepare import freeze, train_rows
 from exgra_adapter.models.tiny import build_tiny_model
 from exgra_adapter.prompts import IMAGE_ENDS
-from exgra_adapter.runs import TrainingSummary, write_result
+from exgra_adapter.runs import TrainingSummary, last_checkpoint, write_result
 from exgra_adapter.trainer import AlignmentTrainer
 from exgra_adapter.training import train
 
@@ -101,6 +101,19 @@ def test_adapters_are_resumed_from_their_checkpoint(small_data, tmp_path, monkey
     resumed = train(dataclasses.replace(settings, resume=True), console_progress=False)
     assert [entry["loss"] for entry in resumed.history] == [entry["loss"] for entry in whole.history]
     assert not list(settings.output.glob(".partial*"))
+
+
+def test_a_run_goes_on_from_its_last_complete_checkpoint(small_data, tmp_path):
+    settings = config(small_data, tmp_path).resolved()
+    assert last_checkpoint(settings) is None
+    for step in (9, 10, 8, 11):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if step < 11:  # the last one was being written when the run was killed
+            (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    assert last_checkpoint(settings) == tmp_path / "checkpoints" / "checkpoint-10"
+    assert not folder.exists()
+    assert last_checkpoint(dataclasses.replace(settings, overwrite=True)) is None
 
 
 def test_a_missing_tensorboard_is_named(small_data, tmp_path, monkeypatch):
