@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from . import fuzzing, strict_readers
 from .fuzzing import all_formats, broken, check, fuzz, small_machine, sources
 from .mutations import KINDS, LARGEST_PLACE, Change, random_changes
 from .readers import Format
@@ -74,6 +75,48 @@ def test_the_fuzzing_reaches_both_answers(tmp_path: Path, name: str):
     answers = {check(kind, path, broken(kind, generator.choice(valid), random_changes(generator), []))
                for _ in range(100)}  # fmt: skip
     assert answers == {True, False}
+
+
+def loop_for_ever(path: Path) -> None:
+    while True:
+        pass
+
+
+def refuse(content: bytes) -> None:
+    raise strict_readers.Refused
+
+
+def complain(path: Path) -> None:
+    raise ValueError("something is wrong")
+
+
+@pytest.mark.parametrize(
+    ("read", "strict", "finding"),
+    [
+        (loop_for_ever, None, "Hanging: more than"),
+        (lambda path: 1, refuse, "AssertionError: a broken file was read"),
+        (lambda path: 1, lambda content: 2, "AssertionError: a file was read as another one"),
+        (complain, None, "AssertionError: a refusal without a name: something is wrong"),
+        (lambda path: {}[path], None, "KeyError: "),
+        (lambda path: [0] * 2**60, None, "MemoryError: "),
+    ],
+)
+def test_the_fuzzing_sees_what_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable, strict: Callable | None, finding: str
+):
+    monkeypatch.setattr(fuzzing, "LONGEST", 0.2)
+    monkeypatch.setattr(fuzzing, "sources", lambda kind, folder: [b"1 2 3\n"])
+    tally = fuzz(Format("bad.txt", lambda path, seed: None, read, strict), tmp_path, 0.01, 0)
+    assert [kind.startswith(finding) for kind in tally.findings] == [True]
+    assert (tally.accepted, tally.refused) == (0, 0)
+
+
+def test_a_good_file_that_is_refused_is_seen(tmp_path: Path):
+    def read(path: Path) -> None:
+        raise ValueError(f"{path} is refused")
+
+    with pytest.raises(AssertionError, match="a good file was refused"):
+        check(Format("good.txt", lambda path, seed: None, read, lambda content: 1), tmp_path / "good.txt", b"1")
 
 
 DEEP = 2000
