@@ -202,10 +202,10 @@ def test_a_read_only_folder_is_refused(tiny: Path, capsys: pytest.CaptureFixture
 def test_the_answer_is_printed_although_the_disk_is_full(
     tiny: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    def fail(self: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device", str(self))
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     assert cli.main(["solve", str(tiny), "--output", str(tiny.parent / "found.sln")]) == 2
     printed = capsys.readouterr()
     assert rows_of(printed.out)["objective"] == "6"

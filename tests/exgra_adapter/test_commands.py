@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from exgra_adapter.captions import merge
 from exgra_adapter.captions.command import add_parser
 from exgra_adapter.captions.requests import read_system_prompt
 from exgra_adapter.cli import main
+from exgra_adapter.complete_file import complete_file
 from exgra_adapter.data.check import HUGE_PIXELS, DataReport
 from exgra_adapter.data.files import read_records
 from exgra_adapter.data.plots import plot_report
@@ -122,7 +122,7 @@ def merge_samples(source: Path) -> list[Any]:
 
 def test_a_merge_that_fails_leaves_no_file(tmp_path):
     def write() -> None:
-        with merge._complete_file(tmp_path / "out.json") as file:
+        with complete_file(tmp_path / "out.json") as file:
             file.write("half")
             raise KeyboardInterrupt
 

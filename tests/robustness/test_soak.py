@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from . import soak
-from .fuzzing import Tally
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(Path(__file__).parents[2])
+    from . import soak
+    from .fuzzing import Tally
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,10 +52,10 @@ def test_an_old_file_stays_when_writing_fails(figure, tmp_path: Path, monkeypatc
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
 
-    def full(self: Path, content: bytes) -> int:
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         viz.save_figure(figure, path)
     assert path.read_bytes() == b"old"
