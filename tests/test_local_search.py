@@ -74,6 +74,16 @@ def test_no_move_improves_a_sparse_answer(unmatched_cost: float | None, shape: t
         assert improvements(problem, answer, shape[1], unmatched_cost is not None) < 1e-4
 
 
+@pytest.mark.parametrize("shape", [(12, 10), (12, 5), (6, 4)], ids=str)
+def test_combined_matchings_of_more_rows_than_columns_stay_complete(shape: tuple[int, int]):
+    for seed in range(3):
+        problem = sparse_problem(seed, *shape, None, batch=8)
+        # Staying unmatched is free: all costs are raised until it would pay.
+        dear = gm.LawlerProblem(problem.unary_costs + 3, problem.quadratic_costs, problem.edges1, problem.edges2)
+        answer = gm.solve(dear, gm.Fusion(generations=6, seed=seed)).assignment
+        assert ((answer >= 0).sum(1) == shape[1]).all()
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("n", [12, 19])
 def test_no_exchange_improves_a_dense_answer(symmetric: bool, n: int):
