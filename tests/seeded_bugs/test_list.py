@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,13 @@ def test_names_are_distinct_and_areas_covered():
     assert len({bug.name for bug in BUGS}) == len(BUGS)
     assert len({(bug.file, bug.old, bug.new) for bug in BUGS}) == len(BUGS)
     assert {bug.area for bug in BUGS} >= AREAS
+
+
+def test_the_readme_lists_them_all_as_caught():
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| .* \| (.+?) \|$", page[page.index(BEGIN) : page.index(END)], re.M)
+    caught = {name for name, by in rows if re.fullmatch(r"`\w+\.py::\w+[^`]*`", by)}
+    assert caught == {bug.name for bug in BUGS}, "run `make mutants`, which writes the table"
 
 
 @pytest.fixture
