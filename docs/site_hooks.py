@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,7 @@ _LOADED_BY_STYLES = re.compile(r"(?:@import\s+[\"']?|url\([\"']?)((?:https?:)?//
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages outside of docs, and the pictures beside them."""
+    """Adds the pages outside of docs, the pictures beside them, and the examples, which pages link to."""
     pictures = {
         posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
         for page in _OUTSIDE
@@ -46,6 +46,9 @@ def on_files(files: Files, config: Any) -> Files:
     }
     for uri in (*_OUTSIDE, *sorted(pictures)):
         files.append(File.generated(config, uri, abs_src_path=str(_ROOT / uri)))
+    for path in sorted(_ROOT.glob("examples/*.py")):  # which exclude_docs would leave out
+        uri = path.relative_to(_ROOT).as_posix()
+        files.append(File.generated(config, uri, abs_src_path=str(path), inclusion=InclusionLevel.INCLUDED))
     return files
 
 

@@ -105,8 +105,14 @@ def part_of(dotted: str) -> str:
 
 LIBRARY_FILES = files("graphmatch/**/*.py")
 ADAPTER_FILES = files("exgra_adapter/**/*.py")
+EXAMPLE_FILES = files("examples/*.py")
 NATIVE_FILES = files("csrc/**/*.[ch]pp", "csrc/**/*.cu", "csrc/**/*.cuh")
-PYTHON_FILES = [*LIBRARY_FILES, *ADAPTER_FILES, *files("tests/**/*.py", "benchmarks/**/*.py", "docs/*.py", "setup.py")]
+PYTHON_FILES = [
+    *LIBRARY_FILES,
+    *ADAPTER_FILES,
+    *EXAMPLE_FILES,
+    *files("tests/**/*.py", "benchmarks/**/*.py", "docs/*.py", "setup.py"),
+]
 CODE_FILES = [*PYTHON_FILES, *NATIVE_FILES, *files("tests/**/*.[ch]pp")]
 TEXT_FILES = [
     *CODE_FILES,
@@ -169,9 +175,9 @@ def test_gradients_know_no_solver_by_name():
     assert not wrong, "gradients take any solver:\n" + "\n".join(wrong)
 
 
-def test_adapter_uses_public_names_only():
+def test_adapter_and_examples_use_public_names_only():
     wrong = []
-    for path in ADAPTER_FILES:
+    for path in [*ADAPTER_FILES, *EXAMPLE_FILES]:
         for target, line, _ in imports(path):
             if target.split(".")[0] != "graphmatch" or target == "graphmatch":
                 continue
@@ -182,6 +188,17 @@ def test_adapter_uses_public_names_only():
         private = re.findall(r"\b(?:gm|graphmatch)\._\w+", path.read_text(encoding="utf-8"))
         wrong += [f"{name_of(path)} uses {name}" for name in private if not name.endswith(".__version__")]
     assert not wrong, "names that graphmatch does not publish:\n" + "\n".join(wrong)
+
+
+def test_examples_need_nothing_but_the_library_and_its_pictures():
+    allowed = LIBRARY_DEPENDENCIES | set(sys.stdlib_module_names) | {"_script"}
+    wrong = [
+        f"{name_of(path)}:{line} imports {target}"
+        for path in EXAMPLE_FILES
+        for target, line, at_top in imports(path)
+        if at_top and target.split(".")[0] not in allowed
+    ]
+    assert not wrong, "packages that graphmatch[viz] may not bring, or that not everybody has:\n" + "\n".join(wrong)
 
 
 def test_public_names_exist():
