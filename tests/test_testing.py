@@ -313,3 +313,12 @@ def test_bad_solvers_fail():
         report = check_gradient_estimator(GOOD, solver, problem=QUADRATIC)
         assert "The solver must find the optimum." in report.failures
         assert report.solver_gap > 1e-3
+
+
+def test_problems_whose_solutions_share_no_sum_have_no_balance_to_check():
+    partial = EnumeratedProblem(
+        torch.eye(4, dtype=torch.float64), ((2, 2),)
+    )  # one match each, and no row always has one
+    report = check_gradient_estimator(GOOD, problem=partial)
+    assert report.passed
+    assert (report.balance, report.balance_deviation) == (0.0, 0.0)

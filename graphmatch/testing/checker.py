@@ -295,15 +295,13 @@ def _balance(problem: EnumeratedProblem, gradients: Tensor) -> dict[str, float]:
 
     totals = sums(problem.vertices)
     found = sums(gradients)[:, (totals == totals[0]).all(0)]
+    if found.shape[1] == 0:
+        return {"balance": 0.0, "balance_deviation": 0.0}
     largest = float(gradients.abs().amax().clamp(min=torch.finfo(gradients.dtype).tiny))
     error = found.std(0) / len(found) ** 0.5
     rounding = 1e-12 * largest
     deviations = (found.mean(0).abs() - rounding).clamp(min=0) / error.clamp(min=rounding)
-    nothing = found.shape[1] == 0
-    return {
-        "balance": 0.0 if nothing else float(found.abs().amax()) / largest,
-        "balance_deviation": 0.0 if nothing else float(deviations.amax()),
-    }
+    return {"balance": float(found.abs().amax()) / largest, "balance_deviation": float(deviations.amax())}
 
 
 def _failures(figures: dict[str, Any], largest_bias: float | None, independent: bool) -> tuple[str, ...]:
