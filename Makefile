@@ -13,7 +13,7 @@ CORE_SOURCES := $(shell find csrc/core -name '*.cpp')
 NATIVE_TESTS := $(wildcard tests/native/*.cpp)
 CPP_FILES := $(shell find csrc tests -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt $(CPP_FILES)
-PYTHON_FILES := graphmatch exgra_adapter tests setup.py $(wildcard benchmarks) $(wildcard docs/*.py)
+PYTHON_FILES := graphmatch exgra_adapter tests setup.py $(wildcard benchmarks) $(wildcard docs/*.py) $(wildcard examples)
 
 PARALLEL := --numprocesses auto --dist worksteal
 
@@ -29,7 +29,7 @@ FLOOR := $(VENV)/transformers-$(FLOOR_VERSION)
 FLOOR_TESTS := test_models.py test_connector.py test_trainer.py test_training.py test_lora.py conversion/test_to_hugging_face.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda test-floor test-all coverage mutants lint format docs audit
+.PHONY: help demo test test-cuda test-floor test-all coverage mutants lint format docs gallery audit
 .PHONY: bench bench-cuda bench-report bench-studies sanitize fuzz stress dist check-dist clean
 
 help:  ## list the targets
@@ -64,6 +64,7 @@ lint: $(DEV)  ## check style, formatting and types
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy
+	$(BIN)/mypy $(wildcard examples/*.py)
 	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
 
 format: $(DEV)  ## rewrite the sources in the house format
@@ -73,6 +74,13 @@ format: $(DEV)  ## rewrite the sources in the house format
 
 docs: $(DOCS)  ## build the site into build/site; a broken link or anchor fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+gallery: $(RUN)  ## run the examples and draw the pictures of docs/gallery.md again
+	for script in examples/[!_]*.py; do \
+		picture=docs/images/gallery/$$(basename $$script .py); \
+		$(BIN)/python $$script --output $$picture.webp || exit 1; \
+		$(BIN)/python $$script --output $$picture-dark.webp --theme dark > /dev/null || exit 1; \
+	done
 
 audit: $(DEV)  ## look up the installed packages among known vulnerabilities
 	$(BIN)/python tests/packaging/audit.py

@@ -59,9 +59,14 @@ def commands() -> list[tuple[str, list[str]]]:
             lines = block.text.replace("\\\n", " ").splitlines()
             for part in (part for line in lines for part in re.split("&&|;", line)):
                 words = without_torchrun(shlex.split(part, comments=True))
-                if words and (document == README or words[0] in COMMAND_LINES):
+                if words and (document == README or words[0] in COMMAND_LINES or is_example(words)):
                     found.append((f"{name_of(document)}:{block.line}", words))
     return found
+
+
+def is_example(words: list[str]) -> bool:
+    """Whether a command starts one of the examples."""
+    return words[0] == "python" and words[1:] != [] and words[1].startswith("examples/")
 
 
 def without_torchrun(words: list[str]) -> list[str]:
@@ -155,6 +160,10 @@ def test_command_of_a_shell_block_exists(place: str, words: list[str]):
         text = help_text(program, *subcommands)
         options = [word.split("=")[0] for word in arguments if word.startswith("--")]
         assert [option for option in options if not re.search(rf"{option}(?![\w-])", text)] == []
+    elif is_example(words):
+        assert (ROOT / arguments[0]).is_file()
+        options = [word for word in arguments if word.startswith("--")]
+        assert set(options) <= {"--output", "--seed", "--theme"}
     else:
         assert program in ("cd", "git", "export"), f"{place}: this test does not know {program}"
 
