@@ -10,8 +10,10 @@
 #define GRAPHMATCH_HOST_DEVICE_CALL
 #endif
 
+// Before a loop: so many of its rounds at a time, whose loads wait together.
 #if defined(__CUDA_ARCH__)
-#define GRAPHMATCH_UNROLL _Pragma("unroll 8")
+#define GRAPHMATCH_PRAGMA(text) _Pragma(#text)
+#define GRAPHMATCH_UNROLL(rounds) GRAPHMATCH_PRAGMA(unroll rounds)
 #else
-#define GRAPHMATCH_UNROLL
+#define GRAPHMATCH_UNROLL(rounds)
 #endif

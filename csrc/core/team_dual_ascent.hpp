@@ -21,26 +21,29 @@
 namespace graphmatch {
 
 struct TeamDualAscent {
-  float *message_first, *message_second;      // pairs x columns, kBarrier at labels that do not exist
-  float *unmatched_first, *unmatched_second;  // pairs: of the unmatched label
-  float* remaining;                           // rows x columns: unary - messages, +infinity where forbidden
-  float* near;                                // the same in fast memory, for the assignment block; null = there is none
-  float* unmatched_remaining;                 // rows: the same of the unmatched label
-  float* potentials;                          // columns: duals of the assignment block
-  double* pair_magnitude;                     // pairs x 2: the largest |messages| of both sides, for the certificate
-  std::int32_t* rounded;                      // rows: the matching of the last assignment block
+  // Of the two ends of each pair (TeamPairTables): end 2 pair is its first row, end 2 pair + 1 its second one.
+  float* messages;             // ends x columns, kBarrier at labels that do not exist
+  float* unmatched;            // ends: of the unmatched label
+  double* magnitude;           // ends: the largest |message|, for the certificate
+  float* remaining;            // rows x columns: unary - messages, +infinity where forbidden
+  float* near;                 // the same in fast memory, for the assignment block; null = there is none
+  float* unmatched_remaining;  // rows: the same of the unmatched label
+  std::int32_t* favourite;     // rows: the column that is cheapest at the potentials, -1 = all are forbidden
+  float* favourite_cost;       // rows: what is left of its costs there
+  float* potentials;           // columns: duals of the assignment block
+  std::int32_t* rounded;       // rows: the matching of the last assignment block
 
   GRAPHMATCH_HOST_DEVICE void place(Arena& arena, std::int64_t most_rows, std::int64_t most_columns,
                                     std::int64_t most_pairs) {
-    message_first = arena.take<float>(most_pairs * most_columns);
-    message_second = arena.take<float>(most_pairs * most_columns);
-    unmatched_first = arena.take<float>(most_pairs);
-    unmatched_second = arena.take<float>(most_pairs);
+    messages = arena.take<float>(2 * most_pairs * most_columns);
+    unmatched = arena.take<float>(2 * most_pairs);
+    magnitude = arena.take<double>(2 * most_pairs);
     remaining = arena.take<float>(most_rows * most_columns);
     near = nullptr;
     unmatched_remaining = arena.take<float>(most_rows);
+    favourite = arena.take<std::int32_t>(most_rows);
+    favourite_cost = arena.take<float>(most_rows);
     potentials = arena.take<float>(most_columns);
-    pair_magnitude = arena.take<double>(2 * most_pairs);
     rounded = arena.take<std::int32_t>(most_rows);
   }
 
@@ -64,10 +67,10 @@ struct TeamDualAscent {
   }
 
   // Solves the assignment block: matching, potentials, and the bound as float arithmetic sees it, in stored units.
-  // False where no matching exists. For one group of the team.
+  // False where no matching exists. For one group of the team. `changed`: what remains is not what the messages left.
   template <class Group>
-  GRAPHMATCH_HOST_DEVICE_CALL bool assign(Group& group, const TeamPairTables& tables, TeamLapMemory<float>& memory,
-                                          double& bound);
+  GRAPHMATCH_HOST_DEVICE_CALL bool assign(Group& group, const TeamPairTables& tables,
+                                          const TeamLapMemory<float>& memory, bool changed, double& bound);
 
   // A lower bound in stored units that holds whatever rounding the messages suffered: re-evaluated in double from the
   // messages alone, less all errors. Every member gets it.
@@ -79,11 +82,16 @@ struct TeamDualAscent {
   GRAPHMATCH_HOST_DEVICE void update_pair(Group& group, const TeamPairTables& tables, std::int32_t pair);
   template <class Team>
   GRAPHMATCH_HOST_DEVICE void sum_remaining(Team& team, const TeamPairTables& tables);
+  // Whether the assignment block starts from the potentials.
+  GRAPHMATCH_HOST_DEVICE static bool keeps_potentials(const TeamPairTables& tables) {
+    return tables.complete && tables.rows == tables.columns;
+  }
 };
 
 namespace team_dual {
 
-inline constexpr float kLargestDual = 1e3f;  // taken from an earlier solve, in stored units
+inline constexpr float kLargestDual = 1e3f;    // taken from an earlier solve, in stored units
+inline constexpr float kRoundedSum = 2.4e-7f;  // more than the relative error of a float sum, and of its own use
 
 // One node of a pair during its update.
 struct Side {
@@ -113,7 +121,7 @@ GRAPHMATCH_HOST_DEVICE void push(Group& group, const float* table, std::int32_t 
   for (auto k = static_cast<std::int32_t>(group.rank()); k < columns; k += 2 * size) {
     const std::int32_t next = k + size < columns ? k + size : k;
     float best = partner.unmatched, next_best = partner.unmatched;
-    GRAPHMATCH_UNROLL
+    GRAPHMATCH_UNROLL(16)
     for (std::int32_t l = 0; l < columns; ++l) {
       const float message = partner.message[l];
       best = fminf(best, table[l * columns + k] + message);
@@ -142,19 +150,17 @@ GRAPHMATCH_HOST_DEVICE bool TeamDualAscent::start(Team& team, const TeamPairTabl
   };
   auto& group = team.group();
   const float none = tables.has_unmatched_label() ? 0.0f : kBarrier;
-  for (std::int64_t place = team.group_index(); place < 2 * tables.pair_count; place += team.group_count()) {
-    const std::int64_t pair = place / 2;
-    const bool is_first = place % 2 == 0;
-    const std::int32_t row = (is_first ? tables.first : tables.second)[pair];
-    const float* stored = is_warm ? warm.messages + place * (warm.columns + 1) : nullptr;
-    float* message = (is_first ? message_first : message_second) + pair * columns;
+  for (std::int64_t end = team.group_index(); end < 2 * tables.pair_count; end += team.group_count()) {
+    const std::int64_t pair = end / 2;
+    const std::int32_t row = end % 2 == 0 ? tables.first[pair] : tables.second[pair];
+    const float* const stored = is_warm ? warm.messages + end * (warm.columns + 1) : nullptr;
+    float* const message = messages + end * columns;
     share_out(group, columns, [&](std::int64_t k) {
       const bool exists = tables.allowed(row, static_cast<std::int32_t>(k));
       message[k] = !exists ? kBarrier : is_warm ? taken(stored[k]) : 0.0f;
     });
     if (group.rank() == 0) {
-      const float label = is_warm && none < kBarrierTest ? taken(stored[warm.columns]) : none;
-      (is_first ? unmatched_first : unmatched_second)[pair] = label;
+      unmatched[end] = is_warm && none < kBarrierTest ? taken(stored[warm.columns]) : none;
     }
   }
   const bool may_stay_free = !tables.complete || tables.rows < columns;
@@ -177,15 +183,11 @@ GRAPHMATCH_HOST_DEVICE void TeamDualAscent::save(Team& team, const TeamPairTable
   if (!fits) return;
   const std::int32_t columns = tables.columns;
   auto& group = team.group();
-  for (std::int64_t place = team.group_index(); place < 2 * tables.pair_count; place += team.group_count()) {
-    const std::int64_t pair = place / 2;
-    const bool is_first = place % 2 == 0;
-    const float* message = (is_first ? message_first : message_second) + pair * columns;
-    float* stored = state.messages + place * (state.columns + 1);
+  for (std::int64_t end = team.group_index(); end < 2 * tables.pair_count; end += team.group_count()) {
+    const float* message = messages + end * columns;
+    float* stored = state.messages + end * (state.columns + 1);
     share_out(group, columns, [&](std::int64_t k) { stored[k] = finite_or_zero(message[k]); });
-    if (group.rank() == 0) {
-      stored[state.columns] = finite_or_zero((is_first ? unmatched_first : unmatched_second)[pair]);
-    }
+    if (group.rank() == 0) stored[state.columns] = finite_or_zero(unmatched[end]);
   }
   share_out(team, columns, [&](std::int64_t k) { state.potentials[k] = potentials[k]; });
 }
@@ -204,14 +206,14 @@ GRAPHMATCH_HOST_DEVICE void TeamDualAscent::pass_messages(Team& team, const Team
 template <class Group>
 GRAPHMATCH_HOST_DEVICE void TeamDualAscent::update_pair(Group& group, const TeamPairTables& tables, std::int32_t pair) {
   const std::int32_t columns = tables.columns;
-  auto side = [&](std::int32_t row, float* messages, const float* unmatched) {
+  auto side = [&](std::int32_t row, std::int64_t end) {
     const float share = 1.0f / static_cast<float>(tables.degree[row]);
     return team_dual::Side{remaining + static_cast<std::int64_t>(row) * columns, unmatched_remaining[row], share,
-                           messages + static_cast<std::int64_t>(pair) * columns,
-                           unmatched[pair] + unmatched_remaining[row] * share};
+                           messages + end * columns, unmatched[end] + unmatched_remaining[row] * share};
   };
-  team_dual::Side first = side(tables.first[pair], message_first, unmatched_first);
-  team_dual::Side second = side(tables.second[pair], message_second, unmatched_second);
+  const std::int64_t own = 2 * static_cast<std::int64_t>(pair);
+  team_dual::Side first = side(tables.first[pair], own);
+  team_dual::Side second = side(tables.second[pair], own + 1);
   group.sync();  // all members have read the unmatched messages
   team_dual::spread(group, first, potentials, columns);
   team_dual::spread(group, second, potentials, columns);
@@ -222,8 +224,8 @@ GRAPHMATCH_HOST_DEVICE void TeamDualAscent::update_pair(Group& group, const Team
   group.sync();
   team_dual::push(group, tables.transposed_of(pair), columns, first, second, 1.0f);
   if (group.rank() == 0) {
-    unmatched_first[pair] = first.unmatched;
-    unmatched_second[pair] = second.unmatched;
+    unmatched[own] = first.unmatched;
+    unmatched[own + 1] = second.unmatched;
   }
 }
 
@@ -232,27 +234,31 @@ GRAPHMATCH_HOST_DEVICE void TeamDualAscent::sum_remaining(Team& team, const Team
   const std::int32_t columns = tables.columns;
   auto& group = team.group();
   for (std::int64_t row = team.group_index(); row < tables.rows; row += team.group_count()) {
-    const std::int32_t* pairs = tables.incident + tables.row_begin[row];
+    const std::int32_t* ends = tables.row_ends + tables.row_begin[row];
+    const std::int32_t degree = tables.degree[row];
+    Found<float> cheapest{INFINITY, kNowhere};
     share_out(group, columns, [&](std::int64_t k) {
       float left = tables.unary[row * columns + k];
       if (left < kBarrierTest) {
-        for (std::int32_t entry = 0; entry < tables.degree[row]; ++entry) {
-          const std::int64_t pair = pairs[entry];
-          left -= (tables.first[pair] == row ? message_first : message_second)[pair * columns + k];
+        GRAPHMATCH_UNROLL(4)
+        for (std::int32_t entry = 0; entry < degree; ++entry) {
+          left -= messages[static_cast<std::int64_t>(ends[entry]) * columns + k];
         }
       } else {
         left = INFINITY;
       }
       remaining[row * columns + k] = left;
+      const float reduced = keeps_potentials(tables) ? left - potentials[k] : left;
+      if (reduced < cheapest.value) cheapest = {reduced, static_cast<std::int32_t>(k)};
     });
+    cheapest = group.argmin(cheapest.value, cheapest.index);
     if (group.rank() == 0) {
+      favourite[row] = cheapest.index == kNowhere ? -1 : cheapest.index;
+      favourite_cost[row] = cheapest.value;
       float left = 0.0f;
       if (tables.has_unmatched_label()) {
         left = static_cast<float>(tables.unmatched_cost);
-        for (std::int32_t entry = 0; entry < tables.degree[row]; ++entry) {
-          const std::int32_t pair = pairs[entry];
-          left -= (tables.first[pair] == row ? unmatched_first : unmatched_second)[pair];
-        }
+        for (std::int32_t entry = 0; entry < degree; ++entry) left -= unmatched[ends[entry]];
       }
       unmatched_remaining[row] = left;
     }
@@ -261,12 +267,13 @@ GRAPHMATCH_HOST_DEVICE void TeamDualAscent::sum_remaining(Team& team, const Team
 
 template <class Group>
 GRAPHMATCH_HOST_DEVICE_CALL bool TeamDualAscent::assign(Group& group, const TeamPairTables& tables,
-                                                        TeamLapMemory<float>& memory, double& bound) {
+                                                        const TeamLapMemory<float>& memory, bool changed,
+                                                        double& bound) {
   const std::int32_t rows = tables.rows, columns = tables.columns;
   // Complete matchings of more rows than columns match every column. Transposed, the rest stays unmatched: a match is
   // priced by what it adds to that.
   const bool transposed = tables.complete && rows > columns;
-  const bool warm = tables.complete && rows == columns;
+  const bool warm = keeps_potentials(tables);
   const float* const costs = near == nullptr ? remaining : near;
   const float* const offsets = transposed ? unmatched_remaining : nullptr;
   const std::int32_t row_step = transposed ? 1 : columns, column_step = transposed ? columns : 1;
@@ -278,8 +285,11 @@ GRAPHMATCH_HOST_DEVICE_CALL bool TeamDualAscent::assign(Group& group, const Team
     if (warm) memory.v[k] = potentials[k];
   });
   group.sync();
+  TeamLapStart<float> start;
+  start.warm = warm;
+  if (!transposed && !changed) start.favourite = favourite, start.favourite_cost = favourite_cost;
   const bool feasible = team_lap<float>(group, transposed ? columns : rows, transposed ? rows : columns, cost,
-                                        tables.complete ? nullptr : unmatched_remaining, warm, memory);
+                                        tables.complete ? nullptr : unmatched_remaining, start, memory);
   bound = 0.0;
   if (!feasible) return false;
   const float* column_duals = transposed ? memory.u : memory.v;
@@ -305,21 +315,28 @@ GRAPHMATCH_HOST_DEVICE_CALL double TeamDualAscent::certified_bound(Team& team, c
   constexpr double kEpsilon = 2.220446049250313e-16;
   const std::int32_t rows = tables.rows, columns = tables.columns;
   auto& group = team.group();
-  double bound = 0.0, magnitude = 0.0, error = 0.0;  // errors in units of the machine precision
+  double bound = 0.0, terms_size = 0.0, error = 0.0;  // errors in units of the machine precision
   for (std::int64_t pair = team.group_index(); pair < tables.pair_count; pair += team.group_count()) {
     const float* table = tables.table_of(static_cast<std::int32_t>(pair));
-    const float* a = message_first + pair * columns;
-    const float* b = message_second + pair * columns;
-    const double a_unmatched = static_cast<double>(unmatched_first[pair]);
-    const double b_unmatched = static_cast<double>(unmatched_second[pair]);
+    const float* a = messages + 2 * pair * columns;
+    const float* b = a + columns;
+    const double a_unmatched = static_cast<double>(unmatched[2 * pair]);
+    const double b_unmatched = static_cast<double>(unmatched[2 * pair + 1]);
     double lowest = a_unmatched + b_unmatched;
     double size_first = a_unmatched < static_cast<double>(kBarrierTest) ? fabs(a_unmatched) : 0.0;
     double size_second = b_unmatched < static_cast<double>(kBarrierTest) ? fabs(b_unmatched) : 0.0;
     share_out(group, columns, [&](std::int64_t l) {
+      // Sums in float say which of the exact ones may be the lowest.
+      float lowest_sum = INFINITY;
+      GRAPHMATCH_UNROLL(16)
+      for (std::int32_t k = 0; k < columns; ++k) lowest_sum = fminf(lowest_sum, table[k * columns + l] + a[k]);
+      const float within = lowest_sum + team_dual::kRoundedSum * fabsf(lowest_sum);
       double best = a_unmatched;
-      GRAPHMATCH_UNROLL
+      GRAPHMATCH_UNROLL(8)
       for (std::int32_t k = 0; k < columns; ++k) {
-        best = fmin(best, static_cast<double>(table[k * columns + l]) + static_cast<double>(a[k]));
+        const float cost = table[k * columns + l], message = a[k], sum = cost + message;
+        if (sum - team_dual::kRoundedSum * fabsf(sum) > within) continue;
+        best = fmin(best, static_cast<double>(cost) + static_cast<double>(message));
       }
       lowest = fmin(lowest, fmin(best + static_cast<double>(b[l]), static_cast<double>(a[l]) + b_unmatched));
       if (a[l] < kBarrierTest) size_first = fmax(size_first, fabs(static_cast<double>(a[l])));
@@ -330,10 +347,10 @@ GRAPHMATCH_HOST_DEVICE_CALL double TeamDualAscent::certified_bound(Team& team, c
     size_second = group.reduce_max(size_second);
     if (group.rank() != 0) continue;
     bound += lowest - tables.pair_error[pair];
-    magnitude += fabs(lowest) + tables.pair_error[pair];
+    terms_size += fabs(lowest) + tables.pair_error[pair];
     error += 2.0 * (fabs(lowest) + 2.0 * (size_first + size_second));
-    pair_magnitude[2 * pair] = size_first;
-    pair_magnitude[2 * pair + 1] = size_second;
+    magnitude[2 * pair] = size_first;
+    magnitude[2 * pair + 1] = size_second;
   }
   team.sync();
 
@@ -345,49 +362,43 @@ GRAPHMATCH_HOST_DEVICE_CALL double TeamDualAscent::certified_bound(Team& team, c
   };
   share_out(team, columns, [&](std::int64_t k) {
     bound += column_dual(k);
-    magnitude += fabs(column_dual(k));
+    terms_size += fabs(column_dual(k));
   });
   for (std::int64_t row = team.group_index(); row < rows; row += team.group_count()) {
-    const std::int32_t* pairs = tables.incident + tables.row_begin[row];
+    const std::int32_t* ends = tables.row_ends + tables.row_begin[row];
     const std::int32_t degree = tables.degree[row];
     double lowest = INFINITY, largest = fabs(tables.unmatched_cost);
     share_out(group, columns, [&](std::int64_t k) {
       double left = static_cast<double>(tables.unary[row * columns + k]);
       if (left >= static_cast<double>(kBarrierTest)) return;
       largest = fmax(largest, fabs(left));
+      GRAPHMATCH_UNROLL(4)
       for (std::int32_t entry = 0; entry < degree; ++entry) {
-        const std::int64_t pair = pairs[entry];
-        const float* messages = tables.first[pair] == row ? message_first : message_second;
-        left -= static_cast<double>(messages[pair * columns + k]);
+        left -= static_cast<double>(messages[static_cast<std::int64_t>(ends[entry]) * columns + k]);
       }
       lowest = fmin(lowest, left - column_dual(k));
     });
     double partial_sums = group.reduce_max(largest);
     if (tables.has_unmatched_label()) {
       double left = tables.unmatched_cost;
-      for (std::int32_t entry = 0; entry < degree; ++entry) {
-        const std::int32_t pair = pairs[entry];
-        left -= static_cast<double>((tables.first[pair] == row ? unmatched_first : unmatched_second)[pair]);
-      }
+      for (std::int32_t entry = 0; entry < degree; ++entry) left -= static_cast<double>(unmatched[ends[entry]]);
       lowest = fmin(lowest, left);
     }
     lowest = group.reduce_min(lowest);
-    for (std::int32_t entry = 0; entry < degree; ++entry) {
-      const std::int32_t pair = pairs[entry];
-      partial_sums += pair_magnitude[2 * pair + (tables.first[pair] == row ? 0 : 1)];
-    }
     if (group.rank() != 0) continue;
+    GRAPHMATCH_UNROLL(4)
+    for (std::int32_t entry = 0; entry < degree; ++entry) partial_sums += magnitude[ends[entry]];
     bound += lowest;
-    magnitude += fabs(lowest);
+    terms_size += fabs(lowest);
     error += static_cast<double>(degree + 2) * (partial_sums + fabs(lowest));
   }
   bound = team.reduce_sum(bound);
-  magnitude = team.reduce_sum(magnitude);
+  terms_size = team.reduce_sum(terms_size);
   error = team.reduce_sum(error);
   const double unary = static_cast<double>(rows < columns ? rows : columns) * tables.unary_error;
   // Whatever the order of the sums, each addition errs by at most the precision times the sum of all magnitudes.
   const double terms = static_cast<double>(tables.pair_count) * 2.0 + rows + columns + 4.0;
-  return bound - unary - kEpsilon * (error + terms * (magnitude + unary));
+  return bound - unary - kEpsilon * (error + terms * (terms_size + unary));
 }
 
 }  // namespace graphmatch

@@ -51,67 +51,70 @@ struct TeamLapMemory {
   }
 };
 
+// Where a solve starts.
+template <class T>
+struct TeamLapStart {
+  bool warm = false;                        // from the finite prices in memory.v; only if every column is needed
+  const std::int32_t* favourite = nullptr;  // of rows: the column that is cheapest at these prices, else at none; -1 =
+                                            // all are forbidden; null = not known
+  const T* favourite_cost = nullptr;        // of rows: the reduced cost there
+};
+
 // One solve; see team_lap() below.
 template <class T, class Costs, class Team>
 class TeamLap {
  public:
   GRAPHMATCH_HOST_DEVICE TeamLap(Team& team, std::int32_t rows, std::int32_t columns, const Costs& costs,
-                                 const T* unmatched, TeamLapMemory<T>& memory)
-      : team_(team), rows_(rows), columns_(columns), costs_(costs), unmatched_(unmatched), m_(memory) {}
+                                 const T* unmatched, const TeamLapStart<T>& start, const TeamLapMemory<T>& memory)
+      : team_(team), rows_(rows), columns_(columns), costs_(costs), unmatched_(unmatched), start_(start), m_(memory) {}
 
-  GRAPHMATCH_HOST_DEVICE bool solve(bool warm) {
-    const bool square = rows_ == columns_ && unmatched_ == nullptr;
-    clear(warm && square);
-    std::int32_t count = rows_;
+  GRAPHMATCH_HOST_DEVICE bool solve() {
+    const bool square = rows_ == columns_ && unmatched_ == nullptr, warm = start_.warm && square;
+    clear(warm);
     if (square && !warm) {
       reduce_columns();
       transfer_reductions();
-      count = list_unmatched();
-    } else {
-      share_out(team_, rows_, [&](std::int64_t i) { m_.waiting[i] = static_cast<std::int32_t>(i); });
-      team_.sync();
+    } else if (start_.favourite != nullptr) {
+      take_favourites();
     }
+    std::int32_t count = list_waiting();
     for (int round = 0; round < kBiddingRounds && count > 0; ++round) count = bid(count);
     for (std::int32_t k = 0; k < count; ++k) {
       if (!augment(m_.waiting[k])) return false;
     }
     share_out(team_, rows_, [&](std::int64_t i) {
-      if (m_.column_of[i] < 0) m_.u[i] = unmatched_[i];
+      if (m_.column_of[i] >= 0) return;
+      m_.column_of[i] = -1;
+      m_.u[i] = unmatched_[i];
     });
     team_.sync();
     return true;
   }
 
  private:
-  static constexpr int kBiddingRounds = 2;  // as in lap.cpp
+  static constexpr std::int32_t kSettled = -2;  // of a row: it wants no column
+  static constexpr int kBiddingRounds = 2;      // as in lap.cpp
   static constexpr int kBidsInARow = 6;
-  static constexpr int kFetched = 4;  // costs on their way at once: memory answers them together
-
-  // A column that a member proposes: `index` is its preference.
-  struct Offer {
-    T value, cost;
-    std::int32_t index, column;
-  };
 
   GRAPHMATCH_HOST_DEVICE static constexpr T infinity() { return static_cast<T>(INFINITY); }
   GRAPHMATCH_HOST_DEVICE T cost(std::int64_t i, std::int64_t k) const {
     return costs_(static_cast<std::int32_t>(i), static_cast<std::int32_t>(k));
   }
 
-  // Calls visit(k, cost) for this member's columns of a row.
+  // Calls visit(k, cost) for this member's columns of a row. Several costs are on their way at once.
   template <class Visit>
   GRAPHMATCH_HOST_DEVICE void visit_row(std::int32_t row, const Visit& visit) const {
     const auto size = static_cast<std::int32_t>(team_.size());
-    for (std::int64_t first = team_.rank(); first < columns_; first += kFetched * size) {
-      T fetched[kFetched];
-      for (int c = 0; c < kFetched; ++c) {
-        const std::int64_t k = first + c * size;
-        fetched[c] = k < columns_ ? cost(row, k) : infinity();
-      }
-      for (int c = 0; c < kFetched; ++c) {
-        const std::int64_t k = first + c * size;
-        if (k < columns_) visit(static_cast<std::int32_t>(k), fetched[c]);
-      }
+    auto k = static_cast<std::int32_t>(team_.rank());
+    for (; k + 3 * size < columns_; k += 4 * size) {
+      const T costs[4] = {cost(row, k), cost(row, k + size), cost(row, k + 2 * size), cost(row, k + 3 * size)};
+      for (int place = 0; place < 4; ++place) visit(k + place * size, costs[place]);
+    }
+    for (; k < columns_; k += 2 * size) {
+      const bool both = k + size < columns_;
+      const T first = cost(row, k), second = both ? cost(row, k + size) : infinity();
+      visit(k, first);
+      if (both) visit(k + size, second);
     }
   }
 
@@ -194,14 +197,42 @@ class TeamLap {
     team_.sync();
   }
 
-  // Lists the unmatched rows in `waiting` and returns their number.
-  GRAPHMATCH_HOST_DEVICE std::int32_t list_unmatched() {
-    std::int32_t count = 0;
-    if (team_.rank() == 0) {
-      for (std::int32_t i = 0; i < rows_; ++i) {
-        if (m_.column_of[i] < 0) m_.waiting[count++] = i;
+  // Every row asks for its favourite column, or for none where that is cheaper; a column goes to the first row that
+  // asks.
+  GRAPHMATCH_HOST_DEVICE void take_favourites() {
+    share_out(team_, rows_, [&](std::int64_t i) {
+      m_.u[i] = start_.favourite_cost[i];
+      if (refusal(i) < m_.u[i]) m_.column_of[i] = kSettled;
+    });
+    team_.sync();
+    share_out(team_, columns_, [&](std::int64_t k) {
+      std::int32_t first = -1;
+      GRAPHMATCH_UNROLL(8)
+      for (std::int32_t i = rows_ - 1; i >= 0; --i) {
+        if (start_.favourite[i] == k && m_.column_of[i] != kSettled) first = i;
       }
-    }
+      if (first < 0) return;
+      m_.row_of[k] = first;
+      m_.column_of[first] = static_cast<std::int32_t>(k);
+    });
+    team_.sync();
+  }
+
+  GRAPHMATCH_HOST_DEVICE T refusal(std::int64_t row) const {
+    return unmatched_ == nullptr ? infinity() : unmatched_[row];
+  }
+
+  // Lists the rows that want a column and have none in `waiting`, in order, and returns their number.
+  GRAPHMATCH_HOST_DEVICE std::int32_t list_waiting() {
+    std::int32_t count = 0;
+    share_out(team_, rows_, [&](std::int64_t i) {
+      if (m_.column_of[i] != -1) return;
+      std::int32_t place = 0;
+      GRAPHMATCH_UNROLL(8)
+      for (std::int64_t before = 0; before < i; ++before) place += m_.column_of[before] == -1 ? 1 : 0;
+      m_.waiting[place] = static_cast<std::int32_t>(i);
+      count = place + 1;
+    });
     count = team_.reduce_max(count);
     team_.sync();
     return count;
@@ -231,32 +262,27 @@ class TeamLap {
   // One row's bid. Returns the row that needs a column then: the owner it outbid, or the row itself if it has to leave
   // the matter to a search; -1 = none.
   GRAPHMATCH_HOST_DEVICE std::int32_t bid_once(std::int32_t row) {
-    Offer own{infinity(), T(0), kNowhere, -1};
+    Found<T> own{infinity(), kNowhere};
     T own_second = infinity();
     visit_row(row, [&](std::int32_t k, T cost) {
       const T reduced = cost - m_.v[k];
-      if (reduced > own.value || !(reduced < infinity())) {
-        own_second = reduced < own_second ? reduced : own_second;
-        return;
-      }
       const std::int32_t index = preference(k);
-      if (reduced < own.value || index < own.index) {
-        own_second = own.value;
-        own = {reduced, cost, index, k};
-      } else {
-        own_second = reduced;
-      }
+      const bool wins = reduced < own.value || (reduced == own.value && reduced < infinity() && index < own.index);
+      const T loser = wins ? own.value : reduced;
+      own_second = loser < own_second ? loser : own_second;
+      own.value = wins ? reduced : own.value;
+      own.index = wins ? index : own.index;
     });
     const Found<T> best = team_.argmin(own.value, own.index);
     const bool wins = best.index != kNowhere && best.index == own.index;
-    const T refusal = unmatched_ == nullptr ? infinity() : unmatched_[row];
+    const T refused = refusal(row);
     T second = team_.reduce_min(wins ? own_second : own.value);
-    if (unmatched_ != nullptr && refusal < best.value) return -1;
+    if (refused < best.value) return -1;
     if (best.index == kNowhere) return row;
-    second = refusal < second ? refusal : second;
+    second = refused < second ? refused : second;
     std::int32_t loser = -1;
     if (best.index < columns_) {
-      if (wins) match(row, own.column, own.cost);
+      if (wins) match(row, best.index, cost(row, best.index));
     } else {
       const std::int32_t column = best.index - columns_;
       const T price = m_.v[column] - (second - best.value);
@@ -267,7 +293,7 @@ class TeamLap {
       if (wins) {
         m_.v[column] = price;
         m_.column_of[loser] = -1;
-        match(row, column, own.cost);
+        match(row, column, cost(row, column));
       }
     }
     team_.sync();
@@ -327,15 +353,16 @@ class TeamLap {
     Found<T> nearest{infinity(), kNowhere};
     visit_row(row, [&](std::int32_t k, T cost) {
       const std::int32_t index = m_.preference[k];
-      if (index == kNowhere) return;
-      T distance = m_.distance[k];
-      const T candidate = (cost - m_.v[k]) + offset;
-      if (candidate < distance) {
-        distance = candidate;
+      const T before = m_.distance[k], candidate = (cost - m_.v[k]) + offset;
+      const bool open = index != kNowhere;
+      if (open && candidate < before) {
         m_.distance[k] = candidate;
         m_.previous_row[k] = row;
       }
-      if (distance < nearest.value || (distance == nearest.value && index < nearest.index)) nearest = {distance, index};
+      const T distance = candidate < before ? candidate : before;
+      const bool wins = open && (distance < nearest.value || (distance == nearest.value && index < nearest.index));
+      nearest.value = wins ? distance : nearest.value;
+      nearest.index = wins ? index : nearest.index;
     });
     // What cannot be reached is nowhere.
     return nearest.value < infinity() ? nearest : Found<T>{infinity(), kNowhere};
@@ -361,9 +388,11 @@ class TeamLap {
 
   Team& team_;
   const std::int32_t rows_, columns_;
-  const Costs& costs_;
-  const T* unmatched_;
-  TeamLapMemory<T>& m_;
+  // Copies: what pointers lead to may be written, where pointers come from stays in registers.
+  const Costs costs_;
+  const T* const unmatched_;
+  const TeamLapStart<T> start_;
+  const TeamLapMemory<T> m_;
 };
 
 // Matches every row to a column of its own, or leaves it unmatched at its price where `unmatched` is given, at the
@@ -371,13 +400,12 @@ class TeamLap {
 // together. Needs rows <= columns unless `unmatched` is given. False, for all members, where no such matching exists.
 //
 // Then u[i] + v[k] <= costs(i, k) with equality for matched pairs, and u[i] = unmatched[i] for unmatched rows; where
-// columns may stay free, v <= 0 and free ones have v = 0. `warm` starts from the finite prices in memory.v; problems
-// whose columns may stay free are solved anew.
+// columns may stay free, v <= 0 and free ones have v = 0. Problems whose columns may stay free start without prices.
 template <class T, class Costs, class Team>
 GRAPHMATCH_HOST_DEVICE bool team_lap(Team& team, std::int32_t rows, std::int32_t columns, const Costs& costs,
-                                     const T* unmatched, bool warm, TeamLapMemory<T>& memory) {
-  TeamLap<T, Costs, Team> lap(team, rows, columns, costs, unmatched, memory);
-  return lap.solve(warm);
+                                     const T* unmatched, const TeamLapStart<T>& start, const TeamLapMemory<T>& memory) {
+  TeamLap<T, Costs, Team> lap(team, rows, columns, costs, unmatched, start, memory);
+  return lap.solve();
 }
 
 }  // namespace graphmatch

@@ -220,7 +220,7 @@ GRAPHMATCH_HOST_DEVICE void TeamLawlerSolver<T, Team>::round(std::int64_t iterat
   memory_.dual.bring_near(lead, memory_.tables);
   if (lead.group_index() == 0) {
     double bound = 0.0;
-    const bool feasible = memory_.dual.assign(lead.group(), memory_.tables, memory_.lap, bound);
+    const bool feasible = memory_.dual.assign(lead.group(), memory_.tables, memory_.lap, false, bound);
     if (lead.group().rank() == 0) {
       control.feasible = feasible ? 1 : 0;
       control.rounded_bound = bound;
@@ -340,7 +340,7 @@ GRAPHMATCH_HOST_DEVICE bool TeamLawlerSolver<T, Team>::place_noisy_matching(Rand
   dual.bring_near(lead, tables);
   if (lead.group_index() == 0) {
     double unused;
-    const bool found = dual.assign(lead.group(), tables, memory_.lap, unused);
+    const bool found = dual.assign(lead.group(), tables, memory_.lap, true, unused);
     if (lead.group().rank() == 0) memory_.control->feasible = found ? 1 : 0;
   }
   lead.sync();

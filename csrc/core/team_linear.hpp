@@ -65,7 +65,7 @@ class TeamLinear {
     if (!is_valid()) return {Status::kInvalid, nan, nan, 0, Stage::kNone};
     const double* unmatched = p_.complete ? nullptr : m_.unmatched;
     if (!p_.complete) share_out(team_, rows_, [&](std::int64_t i) { m_.unmatched[i] = p_.unmatched_cost; });
-    if (!team_lap(team_, rows_, columns_, costs_, unmatched, false, m_.lap)) {
+    if (!team_lap(team_, rows_, columns_, costs_, unmatched, TeamLapStart<double>{}, m_.lap)) {
       return {Status::kInfeasible, infinity, infinity, 1, Stage::kNone};
     }
     Solution solution;

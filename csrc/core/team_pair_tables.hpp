@@ -36,14 +36,16 @@ struct TeamPairTables {
   std::int32_t* opening_edge;    // first edge of each pair
   std::int32_t* pair_of;         // rows x rows: pair, -1 = none
   std::int32_t* degree;          // pairs of each row
-  std::int32_t* row_begin;       // pairs of row i in ascending order: incident[row_begin[i] ... + degree[i]]
-  std::int32_t* incident;
+  // The pairs of row i in the order of their other rows: incident[row_begin[i] ... + degree[i]]. row_ends: twice the
+  // pair, plus 1 where the row is its second one.
+  std::int32_t *row_begin, *incident, *row_ends;
   // Edges of the same two nodes as lists; -1 = end.
   std::int32_t* left_key;    // by edge of graph 1, whatever its direction: both nodes in one number
   std::int32_t* left_first;  // the first edge of these nodes, -1 for loops
   std::int32_t* left_next;
   std::int32_t* right_key;   // by edge of graph 2: both nodes in one number
   std::int32_t* right_next;  // the next one of the same direction
+  std::int32_t* right_twin;  // the first one of the other direction; kNotFirst = not the first of its own
   std::int32_t* cell_edge;   // columns x columns: first edge of graph 2 from k to l, -1 = none
   std::int32_t* loop_edge;   // rows: first edge from a row to itself, -1 = none
 
@@ -82,12 +84,14 @@ struct TeamPairTables {
     degree = arena.take<std::int32_t>(most_rows);
     row_begin = arena.take<std::int32_t>(most_rows);
     incident = arena.take<std::int32_t>(2 * pairs);
+    row_ends = arena.take<std::int32_t>(2 * pairs);
     left_key = arena.take<std::int32_t>(edge_count1);
     left_first = arena.take<std::int32_t>(edge_count1);
     left_next = arena.take<std::int32_t>(edge_count1);
     cell_edge = arena.take<std::int32_t>(most_columns * most_columns);
     right_key = arena.take<std::int32_t>(edge_count2);
     right_next = arena.take<std::int32_t>(edge_count2);
+    right_twin = arena.take<std::int32_t>(edge_count2);
     loop_edge = arena.take<std::int32_t>(most_rows);
   }
 
@@ -101,6 +105,9 @@ struct TeamPairTables {
                                               const std::int32_t* assignment) const;
 
  private:
+  static constexpr std::int32_t kNotFirst = -2;
+  struct PairEdges;
+
   template <class T, class Team>
   GRAPHMATCH_HOST_DEVICE double largest_of(Team& team, const LawlerProblem<T>& problem) const;
   template <class T, class Team>
@@ -112,22 +119,35 @@ struct TeamPairTables {
   template <class T, class Team>
   GRAPHMATCH_HOST_DEVICE void fold_pairs(Team& team, const LawlerProblem<T>& problem);
   template <class T>
-  GRAPHMATCH_HOST_DEVICE double sum_of(const LawlerProblem<T>& problem, std::int32_t first_edge, std::int32_t k,
-                                       std::int32_t l, std::int32_t& terms) const;
+  GRAPHMATCH_HOST_DEVICE double sum_of(const LawlerProblem<T>& problem, const PairEdges& edges, std::int32_t forward,
+                                       std::int32_t backward, std::int32_t& terms) const;
+  template <class Team>
+  GRAPHMATCH_HOST_DEVICE void clear_tables(Team& team);
 };
 
 namespace team_tables {
 
 inline constexpr double kRounding = 1.1102230246251565e-16;  // relative error of one operation in double
 
-// The first place from `begin` on with the given key; `end` where there is none.
-GRAPHMATCH_HOST_DEVICE inline std::int32_t find(const std::int32_t* keys, std::int32_t begin, std::int32_t end,
-                                                std::int32_t key) {
-  std::int32_t found = end;
-  // All of them, backwards: loads that wait for no comparison are on their way together.
-  GRAPHMATCH_UNROLL
-  for (std::int32_t place = end - 1; place >= begin; --place) found = keys[place] == key ? place : found;
-  return found;
+struct Places {
+  std::int32_t first, next;  // -1 = nowhere
+};
+
+// The first of `count` places with the given key, and the first one after `place`.
+template <class Group>
+GRAPHMATCH_HOST_DEVICE Places find(Group& group, const std::int32_t* keys, std::int32_t count, std::int32_t key,
+                                   std::int32_t place) {
+  std::int32_t first = kNowhere, next = kNowhere;
+  const auto size = static_cast<std::int32_t>(group.size());
+  GRAPHMATCH_UNROLL(8)
+  for (auto k = static_cast<std::int32_t>(group.rank()); k < count; k += size) {
+    const bool found = keys[k] == key;
+    first = found && k < first ? k : first;
+    next = found && k > place && k < next ? k : next;
+  }
+  first = group.reduce_min(first);
+  next = group.reduce_min(next);
+  return {first == kNowhere ? -1 : first, next == kNowhere ? -1 : next};
 }
 
 }  // namespace team_tables
@@ -192,68 +212,83 @@ GRAPHMATCH_HOST_DEVICE void TeamPairTables::list_edges(Team& team, const LawlerP
   share_out(team, static_cast<std::int64_t>(columns) * columns, [&](std::int64_t cell) { cell_edge[cell] = -1; });
   share_out(team, static_cast<std::int64_t>(rows) * rows, [&](std::int64_t cell) { pair_of[cell] = -1; });
   share_out(team, rows, [&](std::int64_t i) { loop_edge[i] = -1; });
-  share_out(team, problem.edge_count1, [&](std::int64_t e) {
+  const auto left_count = static_cast<std::int32_t>(problem.edge_count1);
+  const auto right_count = static_cast<std::int32_t>(problem.edge_count2);
+  share_out(team, left_count, [&](std::int64_t e) {
     const auto i = static_cast<std::int32_t>(problem.edges1[2 * e]);
     const auto j = static_cast<std::int32_t>(problem.edges1[2 * e + 1]);
     left_key[e] = i < j ? i * rows + j : j * rows + i;
   });
-  share_out(team, problem.edge_count2, [&](std::int64_t f) {
+  share_out(team, right_count, [&](std::int64_t f) {
     right_key[f] = static_cast<std::int32_t>(problem.edges2[2 * f] * columns + problem.edges2[2 * f + 1]);
   });
   team.sync();
-  const auto left_count = static_cast<std::int32_t>(problem.edge_count1);
-  share_out(team, left_count, [&](std::int64_t edge) {
-    const auto e = static_cast<std::int32_t>(edge);
-    const std::int32_t key = left_key[e], first_edge = team_tables::find(left_key, 0, e, key);
-    const std::int32_t next_edge = team_tables::find(left_key, e + 1, left_count, key);
+  auto& group = team.group();
+  for (auto e = static_cast<std::int32_t>(team.group_index()); e < left_count;
+       e += static_cast<std::int32_t>(team.group_count())) {
+    const std::int32_t key = left_key[e];
+    const auto [first_edge, next_edge] = team_tables::find(group, left_key, left_count, key, e);
+    if (group.rank() != 0) continue;
     const bool is_loop = key / rows == key % rows;
     if (is_loop && first_edge == e) loop_edge[key / rows] = e;
     left_first[e] = is_loop ? -1 : first_edge;
-    left_next[e] = next_edge < left_count ? next_edge : -1;
-  });
-  const auto right_count = static_cast<std::int32_t>(problem.edge_count2);
-  share_out(team, right_count, [&](std::int64_t edge) {
-    const auto f = static_cast<std::int32_t>(edge);
-    const std::int32_t key = right_key[f], next_edge = team_tables::find(right_key, f + 1, right_count, key);
-    if (team_tables::find(right_key, 0, f, key) == f) cell_edge[key] = f;
-    right_next[f] = next_edge < right_count ? next_edge : -1;
-  });
+    left_next[e] = next_edge;
+  }
+  for (auto f = static_cast<std::int32_t>(team.group_index()); f < right_count;
+       f += static_cast<std::int32_t>(team.group_count())) {
+    const std::int32_t key = right_key[f], reverse = key % columns * columns + key / columns;
+    const auto [first_edge, next_edge] = team_tables::find(group, right_key, right_count, key, f);
+    const std::int32_t twin = team_tables::find(group, right_key, right_count, reverse, f).first;
+    if (group.rank() != 0) continue;
+    if (first_edge == f) cell_edge[key] = f;
+    right_next[f] = next_edge;
+    right_twin[f] = first_edge == f ? twin : kNotFirst;
+  }
   team.sync();
 }
 
 template <class Team>
 GRAPHMATCH_HOST_DEVICE void TeamPairTables::list_pairs(Team& team, std::int64_t edge_count1) {
+  auto& group = team.group();
+  const auto count = [&group](std::int64_t end, const auto& holds) {
+    double found = 0.0;
+    share_out(group, end, [&](std::int64_t k) { found += holds(k) ? 1.0 : 0.0; });
+    return static_cast<std::int32_t>(group.reduce_sum(found));
+  };
   double opened = 0.0;
-  share_out(team, edge_count1, [&](std::int64_t e) {
-    if (left_first[e] != e) return;
-    opened += 1.0;
-    std::int32_t pair = 0;
-    GRAPHMATCH_UNROLL
-    for (std::int32_t before = 0; before < e; ++before) pair += left_first[before] == before ? 1 : 0;
+  share_out(team, edge_count1, [&](std::int64_t e) { opened += left_first[e] == e ? 1.0 : 0.0; });
+  pair_count = static_cast<std::int32_t>(team.reduce_sum(opened));
+  for (std::int64_t e = team.group_index(); e < edge_count1; e += team.group_count()) {
+    if (left_first[e] != e) continue;
+    const std::int32_t pair = count(e, [&](std::int64_t before) { return left_first[before] == before; });
+    if (group.rank() != 0) continue;
     const std::int32_t i = left_key[e] / rows, j = left_key[e] % rows;
     first[pair] = i;
     second[pair] = j;
     opening_edge[pair] = static_cast<std::int32_t>(e);
     pair_of[i * rows + j] = pair_of[j * rows + i] = pair;
-  });
-  pair_count = static_cast<std::int32_t>(team.reduce_sum(opened));
+  }
   team.sync();
-  share_out(team, rows, [&](std::int64_t i) {
-    std::int32_t pairs = 0;
-    GRAPHMATCH_UNROLL
-    for (std::int32_t j = 0; j < rows; ++j) pairs += pair_of[i * rows + j] >= 0 ? 1 : 0;
-    degree[i] = pairs;
-  });
+  for (std::int64_t i = team.group_index(); i < rows; i += team.group_count()) {
+    const std::int32_t pairs = count(rows, [&](std::int64_t j) { return pair_of[i * rows + j] >= 0; });
+    if (group.rank() == 0) degree[i] = pairs;
+  }
   team.sync();
-  share_out(team, rows, [&](std::int64_t i) {
-    std::int32_t begin = 0;
-    GRAPHMATCH_UNROLL
-    for (std::int32_t before = 0; before < i; ++before) begin += degree[before];
-    row_begin[i] = begin;
-    GRAPHMATCH_UNROLL
-    for (std::int32_t j = 0; j < rows; ++j) {
-      if (pair_of[i * rows + j] >= 0) incident[begin++] = pair_of[i * rows + j];
-    }
+  for (std::int64_t i = team.group_index(); i < rows; i += team.group_count()) {
+    double before = 0.0;
+    share_out(group, i, [&](std::int64_t row) { before += degree[row]; });
+    before = group.reduce_sum(before);
+    if (group.rank() == 0) row_begin[i] = static_cast<std::int32_t>(before);
+  }
+  team.sync();
+  share_out(team, static_cast<std::int64_t>(rows) * rows, [&](std::int64_t cell) {
+    const std::int64_t row = cell / rows;
+    if (pair_of[cell] < 0) return;
+    std::int32_t place = row_begin[row];
+    GRAPHMATCH_UNROLL(8)
+    for (std::int64_t before = row * rows; before < cell; ++before) place += pair_of[before] >= 0 ? 1 : 0;
+    incident[place] = pair_of[cell];
+    row_ends[place] = 2 * pair_of[cell] + (cell % rows < row ? 1 : 0);
   });
 }
 
@@ -280,49 +315,89 @@ GRAPHMATCH_HOST_DEVICE void TeamPairTables::fold_unary(Team& team, const LawlerP
   unary_error = team.reduce_max(largest_error);
 }
 
+// The edges of a pair: the first two, which are mostly all, and those after them.
+struct TeamPairTables::PairEdges {
+  std::int32_t edge, twin, next;  // -1 = none
+  bool ascends, twin_ascends;
+};
+
 // What "first -> k and second -> l" costs, by the costs as they were given, and of how many numbers that is the sum.
+// `forward` and `backward` are the first edges from k to l and from l to k.
 template <class T>
-GRAPHMATCH_HOST_DEVICE double TeamPairTables::sum_of(const LawlerProblem<T>& problem, std::int32_t first_edge,
-                                                     std::int32_t k, std::int32_t l, std::int32_t& terms) const {
-  const std::int32_t forward = cell_edge[k * columns + l], backward = cell_edge[l * columns + k];
-  double sum = 0.0;
-  if (forward < 0 && backward < 0) return sum;
-  const std::int64_t* edges1 = problem.edges1;
-  for (std::int32_t e = first_edge; e >= 0; e = left_next[e]) {
-    const bool ascends = edges1[2 * e] < edges1[2 * e + 1];
-    for (std::int32_t f = ascends ? forward : backward; f >= 0; f = right_next[f]) {
-      sum += static_cast<double>(problem.quadratic[e * problem.quadratic_stride + f]);
+GRAPHMATCH_HOST_DEVICE double TeamPairTables::sum_of(const LawlerProblem<T>& problem, const PairEdges& edges,
+                                                     std::int32_t forward, std::int32_t backward,
+                                                     std::int32_t& terms) const {
+  const auto paid = [&](std::int32_t e, std::int32_t f) {
+    return static_cast<double>(problem.quadratic[e * problem.quadratic_stride + f]);
+  };
+  // Nothing here waits for anything but the edges.
+  const std::int32_t f = edges.ascends ? forward : backward, g = edges.twin_ascends ? forward : backward;
+  const bool pays = f >= 0, twin_pays = edges.twin >= 0 && g >= 0;
+  double sum = (pays ? paid(edges.edge, f) : 0.0) + (twin_pays ? paid(edges.twin, g) : 0.0);
+  terms += (pays ? 1 : 0) + (twin_pays ? 1 : 0);
+  const std::int32_t f_next = pays ? right_next[f] : -1, g_next = twin_pays ? right_next[g] : -1;
+  const auto add = [&](std::int32_t e, std::int32_t from) {
+    for (std::int32_t at = from; at >= 0; at = right_next[at]) {
+      sum += paid(e, at);
       ++terms;
     }
+  };
+  add(edges.edge, f_next);
+  add(edges.twin, g_next);
+  for (std::int32_t e = edges.next; e >= 0; e = left_next[e]) {
+    add(e, problem.edges1[2 * e] < problem.edges1[2 * e + 1] ? forward : backward);
   }
   return sum;
+}
+
+// All zeros, four at a time: arenas align their arrays to 16 bytes.
+template <class Team>
+GRAPHMATCH_HOST_DEVICE void TeamPairTables::clear_tables(Team& team) {
+  struct alignas(16) Four {
+    float values[4];
+  };
+  const std::int64_t count = static_cast<std::int64_t>(columns) * columns * pair_count;
+  const auto clear = [&](float* values) {
+    auto* const fours = reinterpret_cast<Four*>(values);
+    share_out(team, count / 4, [&](std::int64_t k) { fours[k] = Four{}; });
+    share_out(team, count % 4, [&](std::int64_t k) { values[count / 4 * 4 + k] = 0.0f; });
+  };
+  clear(table);
+  clear(transposed);
 }
 
 template <class T, class Team>
 GRAPHMATCH_HOST_DEVICE void TeamPairTables::fold_pairs(Team& team, const LawlerProblem<T>& problem) {
   const double inverse = 1.0 / scale;
   const std::int64_t cells = static_cast<std::int64_t>(columns) * columns;
-  share_out(team, cells * pair_count, [&](std::int64_t cell) { table[cell] = transposed[cell] = 0.0f; });
+  clear_tables(team);
   team.sync();
   auto& group = team.group();
   for (std::int64_t pair = team.group_index(); pair < pair_count; pair += team.group_count()) {
     float* const costs = table + pair * cells;
     float* const turned = transposed + pair * cells;
+    const std::int64_t* ends = problem.edges1;
+    const auto ascends = [ends](std::int32_t e) { return e >= 0 && ends[2 * e] < ends[2 * e + 1]; };
+    const std::int32_t edge = opening_edge[pair], twin_edge = left_next[edge];
+    const PairEdges edges{edge, twin_edge, twin_edge < 0 ? -1 : left_next[twin_edge], ascends(edge),
+                          ascends(twin_edge)};
     double largest_error = 0.0;
-    auto write = [&](std::int32_t k, std::int32_t l) {
+    auto write = [&](std::int64_t k, std::int64_t l, std::int32_t forward, std::int32_t backward) {
       std::int32_t terms = 0;
-      const double cost = inverse * sum_of(problem, opening_edge[pair], k, l, terms);
+      const double cost = inverse * sum_of(problem, edges, forward, backward, terms);
       const float stored = static_cast<float>(cost);
       costs[k * columns + l] = turned[l * columns + k] = stored;
       const double error = fabs(cost - static_cast<double>(stored)) +
                            team_tables::kRounding * static_cast<double>(terms) * terms * largest_cost;
       largest_error = fmax(largest_error, error);
     };
-    share_out(group, problem.edge_count2, [&](std::int64_t f) {
-      const std::int32_t k = right_key[f] / columns, l = right_key[f] % columns;
-      if (k == l || cell_edge[right_key[f]] != f) return;
-      write(k, l);
-      if (cell_edge[l * columns + k] < 0) write(l, k);
+    share_out(group, problem.edge_count2, [&](std::int64_t edge) {
+      const auto f = static_cast<std::int32_t>(edge);
+      const std::int32_t twin = right_twin[f];
+      const std::int64_t k = problem.edges2[2 * edge], l = problem.edges2[2 * edge + 1];
+      if (k == l || twin == kNotFirst) return;
+      write(k, l, f, twin);
+      if (twin < 0) write(l, k, -1, f);  // else the twin does it
     });
     share_out(group, columns, [&](std::int64_t k) { costs[k * columns + k] = turned[k * columns + k] = kBarrier; });
     largest_error = group.reduce_max(largest_error);

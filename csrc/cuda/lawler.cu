@@ -12,7 +12,7 @@ constexpr int kFewThreads = 128;  // of a block for small problems: many of them
 constexpr int kManyThreads = 256;
 constexpr int kMostThreads = 512;    // where there are more multiprocessors than problems
 constexpr std::int64_t kSmall = 32;  // nodes
-constexpr int kMostBlocks = 8;       // of a cluster that every device of its kind can hold
+constexpr int kPortableBlocks = 8;   // of a cluster that every device of its kind can hold
 
 // Searches read and write their table of moves all the time, the assignment block its costs: in shared memory, as long
 // as two blocks find room.
@@ -91,6 +91,31 @@ cudaError_t forget(cudaError_t error) {
   return error;
 }
 
+// `cluster` has to live as long as the launch.
+cudaLaunchConfig_t launch_of(const LawlerPlan& plan, std::int64_t teams, cudaLaunchAttribute& cluster) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(teams * plan.cluster_blocks));
+  config.blockDim = dim3(static_cast<unsigned>(plan.threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(plan.shared_bytes);
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = static_cast<unsigned>(plan.cluster_blocks);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  config.attrs = &cluster;
+  config.numAttrs = plan.cluster_blocks > 1 ? 1 : 0;
+  return config;
+}
+
+// Whether this device holds `teams` such clusters at once. Allows clusters that not every device of its kind can hold.
+template <class T>
+bool holds(const LawlerPlan& plan, std::int64_t teams) {
+  int clusters = 0;
+  cudaLaunchAttribute cluster{};
+  const cudaLaunchConfig_t config = launch_of(plan, teams, cluster);
+  cudaError_t error = cudaFuncSetAttribute(lawler_kernel<T>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  if (error == cudaSuccess) error = cudaOccupancyMaxActiveClusters(&clusters, lawler_kernel<T>, &config);
+  return forget(error) == cudaSuccess && clusters >= teams;
+}
+
 }  // namespace
 
 template <class T>
@@ -118,10 +143,11 @@ cudaError_t plan_lawler_solve(const LawlerBatch<T>& batch, std::int64_t jobs, st
   // A few large problems are spread over several multiprocessors each, as long as all of their warps have pairs to do.
   const std::int64_t pairs = TeamPairTables::most_pairs(batch.first.rows, batch.first.edge_count1);
   plan.cluster_blocks = 1;
-  while (major >= 9 && plan.cluster_blocks < kMostBlocks && jobs * plan.cluster_blocks * 2 <= multiprocessors &&
+  while (major >= 9 && plan.cluster_blocks < kMostClusterBlocks && jobs * plan.cluster_blocks * 2 <= multiprocessors &&
          pairs >= 2 * plan.cluster_blocks * plan.threads / kWarpThreads) {
     plan.cluster_blocks *= 2;
   }
+  if (plan.cluster_blocks > kPortableBlocks && !holds<T>(plan, jobs)) plan.cluster_blocks = kPortableBlocks;
   plan.team_bytes = nowhere.bytes;
   const std::int64_t resident = std::max<std::int64_t>(multiprocessors * blocks_each / plan.cluster_blocks, 1);
   plan.teams = std::min({jobs, resident, std::max<std::int64_t>(scratch_limit / plan.team_bytes, 1)});
@@ -133,17 +159,9 @@ cudaError_t launch_lawler_solve(const LawlerBatch<T>& batch, const LawlerOptions
                                 const DualStateBatch& warm, const DualStateBatch& kept, const AnswerBatch& answers,
                                 const LawlerPlan& plan, void* scratch, cudaStream_t stream) {
   if (batch.count == 0 || runs == 0) return cudaSuccess;  // an empty grid is a launch error
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(plan.teams * plan.cluster_blocks));
-  config.blockDim = dim3(static_cast<unsigned>(plan.threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(plan.shared_bytes);
-  config.stream = stream;
   cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = static_cast<unsigned>(plan.cluster_blocks);
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  config.attrs = &cluster;
-  config.numAttrs = plan.cluster_blocks > 1 ? 1 : 0;
+  cudaLaunchConfig_t config = launch_of(plan, plan.teams, cluster);
+  config.stream = stream;
   const cudaError_t error =
       cudaLaunchKernelEx(&config, lawler_kernel<T>, batch, options, runs, warm, kept, answers, plan.cluster_blocks,
                          plan.team_bytes, static_cast<unsigned char*>(scratch));

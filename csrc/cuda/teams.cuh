@@ -12,8 +12,8 @@
 namespace graphmatch {
 
 inline constexpr int kWarpThreads = 32;
-inline constexpr int kMostWarps = 32;          // of a block
-inline constexpr int kMostClusterWarps = 256;  // of a cluster
+inline constexpr int kMostWarps = 32;  // of a block
+inline constexpr int kMostClusterBlocks = 16;
 inline constexpr unsigned kWholeWarp = 0xffffffffu;
 
 // Numbers as unsigned integers in the same order.
@@ -165,9 +165,9 @@ class BlockTeam {
   int turn_ = 0;
 };
 
-// Where the warps of a cluster leave their parts of a reduction, in global memory.
+// Where the blocks of a cluster leave their parts of a reduction, in global memory.
 struct ClusterBoard {
-  double values[2][kMostClusterWarps];
+  double values[2][kMostClusterBlocks];
 };
 
 // The threads of a cluster of blocks that work on one problem, led by its first block. A cluster of one block is a
@@ -191,13 +191,12 @@ class ClusterTeam {
   }
 
   __device__ double reduce_sum(double value) {
-    return blocks_ == 1 ? lead_.reduce_sum(value)
-                        : fold(warp_sum(value), 0.0, [](double a, double b) { return a + b; });
+    const double of_block = lead_.reduce_sum(value);
+    return blocks_ == 1 ? of_block : warp_sum(gather(of_block, 0.0));
   }
   __device__ double reduce_min(double value) {
-    if (blocks_ == 1) return lead_.reduce_min(value);
-    const double of_warp = warp_min(value);
-    return fold(of_warp, of_warp, [](double a, double b) { return b < a ? b : a; });
+    const double of_block = lead_.reduce_min(value);
+    return blocks_ == 1 ? of_block : warp_min(gather(of_block, of_block));
   }
   __device__ double reduce_max(double value) { return -reduce_min(-value); }
 
@@ -210,16 +209,14 @@ class ClusterTeam {
  private:
   __device__ std::int64_t block() const { return blocks_ == 1 ? 0 : blockIdx.x % blocks_; }
 
-  // Every member reads the values of all warps in the same order.
-  template <class Fold>
-  __device__ double fold(double of_warp, double none, const Fold& both) {
+  // Lane b of every warp gets the value of block b, lanes beyond the last block get `none`.
+  __device__ double gather(double of_block, double none) {
     volatile double* values = board_->values[turn_];
-    if (threadIdx.x % kWarpThreads == 0) values[group_index()] = of_warp;
+    if (threadIdx.x == 0) values[block()] = of_block;
     sync();
     turn_ ^= 1;
-    double total = none;
-    for (std::int64_t warp = 0; warp < group_count(); ++warp) total = both(total, values[warp]);
-    return total;
+    const int lane = threadIdx.x % kWarpThreads;
+    return lane < blocks_ ? values[lane] : none;
   }
 
   BlockTeam lead_;

@@ -138,19 +138,31 @@ void test_team_lap(std::int64_t first_seed, std::int64_t count) {
     const bool feasible = cpu.solve(rows, columns, costs.data(), columns, prices);
 
     const auto cost = [&](std::int32_t i, std::int32_t k) { return costs[i * columns + k]; };
-    for (const bool warm : {false, true}) {
+    for (const int mode : {0, 1, 2, 3}) {
+      const bool warm = mode % 2 == 1, hinted = mode / 2 == 1;
       std::vector<double> block(TeamLapMemory<T>::bytes(rows, columns) / 8 + 1, -1e300);
       Arena arena(block.data());
       TeamLapMemory<T> m;
       m.place(arena, rows, columns);
       std::copy(start.begin(), start.end(), m.v);
+      TeamLapStart<T> from;
+      from.warm = warm;
+      std::vector<std::int32_t> favourite(rows, -1);
+      std::vector<T> favourite_cost(rows, std::numeric_limits<T>::infinity());
+      for (std::int32_t i = 0; i < rows; ++i) {
+        for (std::int32_t k = 0; k < columns; ++k) {
+          const T reduced = cost(i, k) - (warm && !partial && rows == columns ? start[k] : T(0));
+          if (reduced < favourite_cost[i]) favourite_cost[i] = reduced, favourite[i] = k;
+        }
+      }
+      if (hinted) from.favourite = favourite.data(), from.favourite_cost = favourite_cost.data();
       std::atomic<int> successes{0};
       const std::int64_t size = 1 + seed % 5;
       run_on_threads(1, 1, size, [&](auto& team) {
         TeamLapMemory<T> own = m;
-        successes += team_lap(team, rows, columns, cost, prices, warm, own) ? 1 : 0;
+        successes += team_lap(team, rows, columns, cost, prices, from, own) ? 1 : 0;
       });
-      check(successes == (feasible ? size : 0), "all members know whether there is a matching", seed, warm);
+      check(successes == (feasible ? size : 0), "all members know whether there is a matching", seed, mode);
       if (!feasible) continue;
       T total = 0, best = 0;
       for (std::int32_t i = 0; i < rows; ++i) {
@@ -162,7 +174,7 @@ void test_team_lap(std::int64_t first_seed, std::int64_t count) {
         best += other < 0 ? unmatched[i] : cost(i, static_cast<std::int32_t>(other));
         for (std::int32_t c = 0; c < columns; ++c) check(m.u[i] + m.v[c] <= cost(i, c), "duals are feasible", seed, i);
       }
-      check(total == best, "searches of teams find the optimum", seed, warm);
+      check(total == best, "searches of teams find the optimum", seed, mode);
       for (std::int32_t k = 0; k < columns && (partial || rows < columns); ++k) {
         check(m.v[k] <= 0 && (m.row_of[k] >= 0 || m.v[k] == 0), "free columns cost nothing", seed, k);
       }

@@ -25,7 +25,8 @@ Answers solve_by_team(const LawlerBatch<T>& batch, const TeamShape& shape, Lawle
     memory.place(arena, padded.rows, padded.columns, padded.edge_count1, padded.edge_count2);
     memory.place_assignment(arena, padded.rows, padded.columns);
     memory.moves.place(arena, padded.rows, padded.columns);
-    if (shape.groups > 1) memory.dual.near = arena.take<float>(padded.rows * padded.columns);
+    // Assignments in fast memory take other ways to the same optimum.
+    if (padded.rows % 2 == 0) memory.dual.near = arena.take<float>(padded.rows * padded.columns);
     return static_cast<std::size_t>(arena.used());
   };
   std::vector<std::max_align_t> block(place(nullptr) / sizeof(std::max_align_t) + 1);
