@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from graphmatch import _check
+from graphmatch import _check, _distance_ops
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,23 +54,31 @@ def knn_graph(points: Tensor, k: int) -> Graph:
     _check.costs("knn_graph", "points", coordinates, allow_infinite=False)
     count = points.shape[-2]
     neighbours = max(min(k, count - 1), 0)
-    nearest = nearest_neighbours(coordinates, neighbours)
-    origin = torch.arange(count, device=points.device)[:, None].expand(nearest.shape)
-    return Graph(points, torch.stack([origin, nearest], dim=-1).flatten(-3, -2))
+    nearest = nearest_neighbours(distances_between(coordinates), neighbours)
+    return Graph(points, edges_to(nearest))
 
 
-def nearest_neighbours(coordinates: Tensor, neighbours: int, real: Tensor | None = None) -> Tensor:
-    """Returns the indices (..., n, neighbours) of the points nearest to each of (..., n, d), nearest first.
+def edges_to(nearest: Tensor) -> Tensor:
+    """Returns the edges (..., n * k, 2) from every node to its neighbours (..., n, k), grouped by node."""
+    origin = torch.arange(nearest.shape[-2], device=nearest.device)[:, None].expand(nearest.shape)
+    return torch.stack([origin, nearest], dim=-1).flatten(-3, -2)
 
-    Of all points, or of those that are `real`, (..., n) bool; points that run out leave any index behind.
-    """
-    count = coordinates.shape[-2]
+
+def distances_between(coordinates: Tensor) -> Tensor:
+    """Returns the Euclidean distances (n, n) or (b, n, n) between points (n, d) or (b, n, d)."""
+    count, batched = coordinates.shape[-2], coordinates.ndim == 3
     bytes_needed = 3 * prod(coordinates.shape[:-1]) * count * coordinates.element_size()
     cure = "All distances are computed: use fewer points, or a graph from scipy.spatial.cKDTree."
     _check.memory("knn_graph", bytes_needed, cure, coordinates.device)
-    # Differences, not |x|^2 + |y|^2 - 2xy: the latter loses the distances of close points in float32.
-    distances = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
-    barred = torch.eye(coordinates.shape[-2], dtype=torch.bool, device=coordinates.device)
+    return _distance_ops.distances(coordinates) if batched else _distance_ops.distances(coordinates[None])[0]
+
+
+def nearest_neighbours(distances: Tensor, neighbours: int, real: Tensor | None = None) -> Tensor:
+    """Returns the indices (..., n, neighbours) of the points nearest to each, nearest first.
+
+    Of all points, or of those that are `real`, (..., n) bool; points that run out leave any index behind.
+    """
+    barred = torch.eye(distances.shape[-1], dtype=torch.bool, device=distances.device)
     if real is not None:
         barred = barred | ~real[..., None, :]
     # Distances that overflow stay below that of a loop.

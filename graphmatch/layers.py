@@ -360,17 +360,36 @@ class GraphConvolution(nn.Module):
         self.lin_rel = nn.Linear(in_features, out_features)
         self.lin_root = nn.Linear(in_features, out_features, bias=False)
 
-    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
-        """Returns (n, out) or (b, n, out) for nodes (n, in) or (b, n, in) and edges (e, 2) or (b, e, 2)."""
-        features = nodes.shape[-1]
-        origin = edges[..., 0, None].expand(*edges.shape[:-1], features)
-        messages = nodes.gather(-2, edges[..., 1, None].expand(*edges.shape[:-1], features))
-        # Nodes without neighbours keep the zeros.
-        strongest = torch.zeros_like(nodes).scatter_reduce(-2, origin, messages, "amax", include_self=False)
+    def forward(self, nodes: Tensor, edges: Tensor, neighbours: int | None = None) -> Tensor:
+        """Returns (n, out) or (b, n, out) for nodes (n, in) or (b, n, in) and edges (e, 2) or (b, e, 2).
+
+        `neighbours`: how many edges every node has, where they are grouped by node as those of `knn_graph` are; the
+        same messages in less time. Where several neighbours send the same, the gradient goes to the first of them, else
+        to all in equal parts.
+        """
+        strongest = _strongest(nodes, edges) if not neighbours else _strongest_neighbour(nodes, edges, neighbours)
         # In the type of the nodes, whatever type the model keeps its weights in.
         weights = (self.lin_rel.weight, self.lin_rel.bias, self.lin_root.weight)
         relation, bias, root = (weight.to(nodes.dtype) for weight in weights)
         return F.linear(strongest, relation, bias) + F.linear(nodes, root)
+
+
+def _strongest(nodes: Tensor, edges: Tensor) -> Tensor:
+    """Returns max_{j in N(i)} x_j; nodes without neighbours get zeros."""
+    features = nodes.shape[-1]
+    origin = edges[..., 0, None].expand(*edges.shape[:-1], features)
+    messages = nodes.gather(-2, edges[..., 1, None].expand(*edges.shape[:-1], features))
+    return torch.zeros_like(nodes).scatter_reduce(-2, origin, messages, "amax", include_self=False)
+
+
+def _strongest_neighbour(nodes: Tensor, edges: Tensor, neighbours: int) -> Tensor:
+    """Returns the same where every node has so many edges, grouped by node."""
+    count, features = nodes.shape[-2:]
+    heads = edges[..., 1].unflatten(-1, (count, neighbours))
+    with torch.no_grad():  # only who sends the strongest message
+        messages = nodes.gather(-2, edges[..., 1, None].expand(*edges.shape[:-1], features))
+        sender = heads.gather(-1, messages.unflatten(-2, (count, neighbours)).argmax(-2))
+    return nodes.gather(-2, sender)
 
 
 class MessagePassing(nn.Module):
@@ -396,7 +415,8 @@ class MessagePassing(nn.Module):
         self.conv2 = GraphConvolution(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
-        """Returns node features of the same shape."""
-        passed = self.conv2(self.dropout(torch.relu(self.conv1(nodes, edges))), edges)
+    def forward(self, nodes: Tensor, edges: Tensor, neighbours: int | None = None) -> Tensor:
+        """Returns node features of the same shape; arguments as in `GraphConvolution`."""
+        hidden = self.dropout(torch.relu(self.conv1(nodes, edges, neighbours)))
+        passed = self.conv2(hidden, edges, neighbours)
         return nodes + passed if self.residual else passed

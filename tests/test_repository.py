@@ -25,6 +25,7 @@ LAYERS = (
         "_cuda_linear_ops",
         "_cuda_qap_ops",
         "_dense_costs",
+        "_distance_ops",
         "_multigraph_ops",
         "_ops",
         "_sampling_ops",
@@ -150,6 +151,7 @@ def test_only_operators_call_the_native_modules():
         "_cuda_linear_ops": {"_native"},
         "_cuda_qap_ops": {"_native"},
         "_device": {"_native"},
+        "_distance_ops": {"_native"},
         "_multigraph_ops": {"_native"},
         "_ops": {"_native"},
         "_sampling_ops": {"_native"},
@@ -162,7 +164,7 @@ def test_only_operators_call_the_native_modules():
             in_library = target.startswith("graphmatch.")
             if native and in_library and native not in allowed.get(path.stem, set()):
                 wrong.append(f"{name_of(path)}:{line} imports {target}")
-    assert not wrong, "native modules are loaded by _native and called by _ops and _sampling_ops:\n" + "\n".join(wrong)
+    assert not wrong, "native modules are loaded by _native and called by operators:\n" + "\n".join(wrong)
 
 
 def test_gradients_know_no_solver_by_name():

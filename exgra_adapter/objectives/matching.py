@@ -289,7 +289,7 @@ class PairwiseObjective(_Matching):
 class _NoMessages(nn.Module):
     """Takes the place of `graphmatch.MessagePassing`: nodes stay as they are."""
 
-    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+    def forward(self, nodes: Tensor, edges: Tensor, neighbours: int | None = None) -> Tensor:
         """Returns the nodes."""
         return nodes
 

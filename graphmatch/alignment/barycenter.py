@@ -10,7 +10,15 @@ from torch import Tensor
 
 from graphmatch import _check
 from graphmatch.alignment.base import Aligned, Directions, ViewAlignment
-from graphmatch.alignment.graphs import GraphBatch, composed, equal_groups, equal_rows, padded, real_first
+from graphmatch.alignment.graphs import (
+    GraphBatch,
+    composed,
+    distances_of,
+    equal_groups,
+    equal_rows,
+    padded,
+    real_first,
+)
 from graphmatch.alignment.views import Views
 from graphmatch.gradients import GradientEstimator
 from graphmatch.released import ReleasedRecipe
@@ -83,6 +91,8 @@ class BarycenterAlignment(ViewAlignment):
         tensor(True)
     """
 
+    graphs_in_halves = True
+
     def __init__(
         self,
         dim: int,
@@ -152,14 +162,15 @@ class BarycenterAlignment(ViewAlignment):
         elements = views.elements
         centres = self._barycenters(views) if elements is None else self._partial_barycenters(views, elements)
         if seen.counts is None or centres.counts is None:
-            graphs = GraphBatch(torch.cat([seen.nodes, centres.nodes]), torch.cat([seen.same, centres.same]))
-            return graphs, left, left + len(left)
+            pairs = zip(_arrays(seen), _arrays(centres), strict=True)
+            return GraphBatch(*(torch.cat(pair) for pair in pairs)), left, left + len(left)
         counts = torch.cat([seen.counts, centres.counts])
         size = int(counts.max())
         both = (seen, centres)
         graphs = GraphBatch(
             torch.cat([padded(each.nodes, size) for each in both]),
-            torch.cat([padded(padded(each.same, size).mT, size).mT for each in both]),
+            torch.cat([_padded_square(each.distances, size) for each in both]),
+            torch.cat([_padded_square(each.same, size) for each in both]),
             counts,
             torch.cat([padded(each.elements, size, -1) for each in both if each.elements is not None]),
         )
@@ -185,10 +196,11 @@ class BarycenterAlignment(ViewAlignment):
             means = torch.stack([other.mean(0) for other in others])
         else:
             means = nodes.mean(0).expand_as(nodes)
-        same = equal_rows(means)
+        distances = distances_of(means)
+        same = equal_rows(means, distances)
         if views.groups is not None:
             same = same | self._equal_in_all(views.groups, views.groups >= -1)
-        return GraphBatch(means, same)
+        return GraphBatch(means, distances, same)
 
     def _partial_barycenters(self, views: Views, elements: Tensor) -> GraphBatch:
         """Returns the barycenters of views that lack samples, or have them in different orders."""
@@ -203,12 +215,13 @@ class BarycenterAlignment(ViewAlignment):
         order = real_first(exists)
         counts = exists.sum(1)
         means = means.gather(1, order[:, :, None].expand_as(means))
-        same = equal_rows(means)
+        distances = distances_of(means)
+        same = equal_rows(means, distances)
         if views.groups is not None:
             groups = torch.where(present, views.groups.gather(1, row_of), -1)
             equal = self._equal_in_all(groups, present).gather(1, order[:, :, None].expand_as(same))
             same = same | equal.gather(2, order[:, None, :].expand_as(same))
-        return GraphBatch(means, same, counts, torch.where(exists.gather(1, order), order, -1))
+        return GraphBatch(means, distances, same, counts, torch.where(exists.gather(1, order), order, -1))
 
     def _shares(self, like: Tensor) -> Tensor:
         """Returns the weight of each view in the barycenter of each, (m, m)."""
@@ -235,6 +248,14 @@ class BarycenterAlignment(ViewAlignment):
 
     def _last_result(self) -> MatchResult | None:
         return super()._last_result() if self.released is None else self.released.result
+
+
+def _arrays(graphs: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
+    return graphs.nodes, graphs.distances, graphs.same
+
+
+def _padded_square(values: Tensor, size: int) -> Tensor:
+    return padded(padded(values, size).mT, size).mT
 
 
 def _checked_weights(weights: Sequence[float], barycenter: str) -> tuple[float, ...]:

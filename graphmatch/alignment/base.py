@@ -62,6 +62,10 @@ class ViewAlignment(nn.Module):
 
     A subclass says which graphs are matched, and which matches are right.
 
+    Class attribute:
+        graphs_in_halves: Whether the first half of the graphs are the left ones of the problems in order, and the
+            second half the right ones.
+
     Args:
         dim: Length d of the node features.
         k: Neighbours per node.
@@ -73,6 +77,8 @@ class ViewAlignment(nn.Module):
         directions: "forward" or "both".
         unmatched_cost: Of the matching layer.
     """
+
+    graphs_in_halves = False
 
     def __init__(
         self,
@@ -159,11 +165,13 @@ class ViewAlignment(nn.Module):
 
     def _matched(self, graphs: GraphBatch, left: Tensor, right: Tensor) -> Aligned:
         edges, edge_counts = neighbour_edges(graphs, self.k)
-        nodes = self.message_passing(graphs.nodes, edges)
-        features = edge_features(nodes, edges)
+        whole = graphs.counts is None  # then every node has as many edges
+        neighbours = edges.shape[1] // graphs.nodes.shape[1] if whole and graphs.nodes.shape[1] else None
+        nodes = self.message_passing(graphs.nodes, edges, neighbours)
+        features = edge_features(nodes, edges, neighbours)
         nodes = F.normalize(nodes, dim=-1)
-        unary = -torch.matmul(nodes[left], nodes[right].transpose(1, 2))
-        quadratic = -self.edge_weight * torch.matmul(features[left], features[right].transpose(1, 2))
+        unary = -torch.matmul(*self._sides(nodes, left, right))
+        quadratic = -self.edge_weight * torch.matmul(*self._sides(features, left, right))
         accepted = self._accepted(graphs, left, right)
         if self.directions == "both":
             unary, quadratic, accepted = (
@@ -180,6 +188,11 @@ class ViewAlignment(nn.Module):
         target = accepted.to(matching.dtype)
         loss = hamming_loss(matching, target, None if every_node_counts else accepted.any(2))
         return Aligned(loss, matching, target)
+
+    def _sides(self, values: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns values (g, n, d) of the left graphs, (p, n, d), and of the right ones, (p, d, n)."""
+        first, second = values.chunk(2) if self.graphs_in_halves else (values[left], values[right])
+        return first, second.transpose(1, 2)
 
     def _watch(self, unary_costs: Tensor) -> Tensor:
         """Notes during the backward pass whether the matchings sent any gradient."""

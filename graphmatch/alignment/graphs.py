@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphmatch.graphs import knn_graph, nearest_neighbours
+from graphmatch.graphs import distances_between, edges_to, nearest_neighbours
 
 # Rows closer than this, relative to their length, are one text or image that was encoded twice.
 _SAME = 1e-5
@@ -20,6 +20,7 @@ class GraphBatch:
 
     Attributes:
         nodes: (g, n, d).
+        distances: (g, n, n), Euclidean, without gradient.
         same: (g, n, n) bool, nodes that may take each other's place.
         counts: (g,) int64, real nodes; None = all n.
         elements: (g, n) int64, the element of the universe that each node stands for, distinct within a graph, -1 =
@@ -27,18 +28,23 @@ class GraphBatch:
     """
 
     nodes: Tensor
+    distances: Tensor
     same: Tensor
     counts: Tensor | None = None
     elements: Tensor | None = None
 
     def counterparts(self, left: Tensor, right: Tensor) -> Tensor:
         """Returns bool (p, n, n), the nodes of graphs `left` and `right`, (p,), that stand for one element."""
-        if self.elements is None:
-            count = self.nodes.shape[1]
-            own = torch.eye(count, dtype=torch.bool, device=self.nodes.device)
-            return own.expand(len(left), count, count)
-        first, second = self.elements[left], self.elements[right]
-        return (first[:, :, None] == second[:, None, :]) & (first >= 0)[:, :, None]
+        return counterparts(self.elements, left, right, self.same)
+
+
+def counterparts(elements: Tensor | None, left: Tensor, right: Tensor, like: Tensor) -> Tensor:
+    """Returns bool (p, n, n) as `like`, (g, n, n), is: the nodes of two graphs that stand for one element."""
+    if elements is None:
+        count = like.shape[1]
+        return torch.eye(count, dtype=torch.bool, device=like.device).expand(len(left), count, count)
+    first, second = elements[left], elements[right]
+    return (first[:, :, None] == second[:, None, :]) & (first >= 0)[:, :, None]
 
 
 def neighbour_edges(graphs: GraphBatch, k: int) -> tuple[Tensor, Tensor | None]:
@@ -46,29 +52,29 @@ def neighbour_edges(graphs: GraphBatch, k: int) -> tuple[Tensor, Tensor | None]:
 
     Real edges come first, in the order of `knn_graph`; the padding joins the last node, which is padding, to itself.
     """
-    if graphs.counts is None:
-        return knn_graph(graphs.nodes, k).edges, None
-    nodes, counts = graphs.nodes.detach(), graphs.counts[:, None, None]
-    count = nodes.shape[1]
-    places = torch.arange(count, device=nodes.device)
+    count, device = graphs.nodes.shape[1], graphs.nodes.device
     neighbours = max(min(k, count - 1), 0)
-    nearest = nearest_neighbours(nodes, neighbours, places < graphs.counts[:, None])
-    origin = places[:, None].expand_as(nearest)
-    real = (places[:, None] < counts) & (torch.arange(neighbours, device=nodes.device) < counts - 1)
-    edges, real = torch.stack([origin, nearest], dim=-1).flatten(1, 2), real.flatten(1)
+    if graphs.counts is None:
+        return edges_to(nearest_neighbours(graphs.distances, neighbours)), None
+    counts, places = graphs.counts[:, None, None], torch.arange(count, device=device)
+    edges = edges_to(nearest_neighbours(graphs.distances, neighbours, places < graphs.counts[:, None]))
+    real = ((places[:, None] < counts) & (torch.arange(neighbours, device=device) < counts - 1)).flatten(1)
     order = real_first(real)
     edges = edges.gather(1, order[:, :, None].expand_as(edges))
     edge_counts = real.sum(1)
-    kept = torch.arange(edges.shape[1], device=nodes.device) < edge_counts[:, None]
+    kept = torch.arange(edges.shape[1], device=device) < edge_counts[:, None]
     return torch.where(kept[:, :, None], edges, count - 1), edge_counts
 
 
-def equal_rows(nodes: Tensor) -> Tensor:
+def distances_of(nodes: Tensor) -> Tensor:
+    """Returns the distances (g, n, n) between the rows of each graph (g, n, d), without gradient."""
+    return distances_between(nodes.detach())
+
+
+def equal_rows(nodes: Tensor, distances: Tensor) -> Tensor:
     """Returns bool (g, n, n): whether rows i and j of a graph (g, n, d) are the same up to rounding."""
-    rows = nodes.detach()
-    distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     own = torch.eye(nodes.shape[1], dtype=torch.bool, device=nodes.device)
-    return own | (distance <= _SAME * rows.norm(dim=-1, keepdim=True))
+    return own | (distances <= _SAME * nodes.detach().norm(dim=-1, keepdim=True))
 
 
 def equal_groups(groups: Tensor) -> Tensor:

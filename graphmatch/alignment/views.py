@@ -10,7 +10,16 @@ from torch import Tensor
 
 from graphmatch import _check, _device
 from graphmatch.affinity import cosine_affinity
-from graphmatch.alignment.graphs import GraphBatch, composed, equal_groups, equal_rows, padded, real_first
+from graphmatch.alignment.graphs import (
+    GraphBatch,
+    composed,
+    counterparts,
+    distances_of,
+    equal_groups,
+    equal_rows,
+    padded,
+    real_first,
+)
 from graphmatch.losses import retrieval_accuracy
 
 
@@ -35,10 +44,11 @@ class Views:
 
     def graphs(self) -> GraphBatch:
         """Returns the views as graphs."""
-        same = equal_rows(self.nodes)
+        distances = distances_of(self.nodes)
+        same = equal_rows(self.nodes, distances)
         if self.groups is not None:
             same = same | equal_groups(self.groups)
-        return GraphBatch(self.nodes, same, self.counts, self.elements)
+        return GraphBatch(self.nodes, distances, same, self.counts, self.elements)
 
     def retrieval(self) -> Tensor:
         """Returns the top-1 retrieval between views, mean over ordered pairs; NaN without rows that have a counterpart.
@@ -57,7 +67,7 @@ class Views:
         same = torch.eye(nodes.shape[1], dtype=torch.bool, device=nodes.device).expand(len(nodes), -1, -1)
         if self.groups is not None:
             same = same | equal_groups(self.groups)
-        direct = GraphBatch(nodes, same, self.counts, self.elements).counterparts(left, right)
+        direct = counterparts(self.elements, left, right, same)
         accepted = composed(composed(same[left], direct), same[right])
         cosines = cosine_affinity(nodes[left], nodes[right])
         if self.counts is not None:
