@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from graphmatch import _check, _distance_ops
+from graphmatch import _check
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +65,13 @@ def edges_to(nearest: Tensor) -> Tensor:
 
 
 def distances_between(coordinates: Tensor) -> Tensor:
-    """Returns the Euclidean distances (n, n) or (b, n, n) between points (n, d) or (b, n, d)."""
-    count, batched = coordinates.shape[-2], coordinates.ndim == 3
+    """Returns the Euclidean distances (..., n, n) between points (..., n, d)."""
+    count = coordinates.shape[-2]
     bytes_needed = 3 * prod(coordinates.shape[:-1]) * count * coordinates.element_size()
     cure = "All distances are computed: use fewer points, or a graph from scipy.spatial.cKDTree."
     _check.memory("knn_graph", bytes_needed, cure, coordinates.device)
-    return _distance_ops.distances(coordinates) if batched else _distance_ops.distances(coordinates[None])[0]
+    # Differences, not |x|^2 + |y|^2 - 2xy: the latter loses the distances of close points in float32.
+    return torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def nearest_neighbours(distances: Tensor, neighbours: int, real: Tensor | None = None) -> Tensor:

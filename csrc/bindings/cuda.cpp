@@ -8,7 +8,6 @@
 #include <cstdint>
 
 #include "bindings/answers.hpp"
-#include "bindings/cuda_distances.hpp"
 #include "bindings/cuda_lawler.hpp"
 #include "bindings/cuda_linear.hpp"
 #include "bindings/cuda_noise.hpp"
@@ -54,7 +53,6 @@ PYBIND11_MODULE(_native_cuda, module) {
   bind_answers(module);
   bind_cuda_linear(module);
   bind_cuda_noise(module);
-  bind_cuda_distances(module);
   module.def("lawler_objective", &evaluate_lawler_objective, py::call_guard<py::gil_scoped_release>(),
              py::arg("problems"), py::kw_only(), py::arg("assignment"), py::arg("objective"), py::arg("device"),
              py::arg("stream"),

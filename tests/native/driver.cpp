@@ -23,7 +23,6 @@
 #include "problems.hpp"
 #include "samples.hpp"
 #include "stress.hpp"
-#include "team_distances.hpp"
 #include "team_lap.hpp"
 #include "team_lawler.hpp"
 #include "team_moves.hpp"
@@ -300,8 +299,6 @@ int main(int count, char** arguments) {
   graphmatch::test_team_moves(10000, 160);
   graphmatch::test_lawler_teams();
   graphmatch::test_team_assignments(800);
-  graphmatch::test_team_distances<float>(50000, 60);
-  graphmatch::test_team_distances<double>(51000, 60);
   graphmatch::test_concurrent_callers();
   graphmatch::test_exceptions_and_stops();
   if (graphmatch::failures > 0) return 1;
