@@ -86,8 +86,9 @@ def _versions(versions: Mapping[str, str | None]) -> str:
 def _robustness(result: dict[str, Any]) -> str:
     """Renders whatever figures are there: plain ones as a table of names, nested ones as tables of their own."""
     parts = []
+    context = {name: result[name] for name in ("machine", "versions") if name in result}
     for name, figures in result.items():
-        if not isinstance(figures, dict):
+        if not isinstance(figures, dict) or name in context:
             continue
         plain = [[key.replace("_", " "), _plain(value)] for key, value in figures.items() if not _is_nested(value)]
         parts.append(f"**{name.replace('_', ' ')}**")
@@ -97,6 +98,8 @@ def _robustness(result: dict[str, Any]) -> str:
     others = [[key.replace("_", " "), _plain(value)] for key, value in result.items() if not isinstance(value, dict)]
     if others:
         parts.append(table(["figure", "value"], others))
+    if context:
+        parts.append("; ".join(_versions(values) for values in context.values()) + ".")
     return "\n\n".join(parts)
 
 
