@@ -21,14 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import torch
 from scipy import special
-from tqdm import tqdm
 
 import graphmatch as gm
+
+try:
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+    import pyarrow.parquet as pq
+    from tqdm import tqdm
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f'million_problems: {missing.name} must be installed. Install it with `pip install "graphmatch[scale]"`.'
+    ) from None
 
 DIMENSION, NEIGHBOURS = 16, 5
 """Features of a node, and edges that leave it."""
