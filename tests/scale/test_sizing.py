@@ -19,22 +19,24 @@ def sizing(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def found() -> dict[str, Any]:
-    run = {"problems": 1000, "load": 0.1, "bytes": 40_000, "certified": 0.5, "nodes": 16, "noise": 0.5, "batch": 512}
+    run = {"problems": 1000, "load": 0.1, "bytes": 40_000, "certified": 0.5, "nodes": 16, "noise": 0.5, "batch": 500}
     run["core_seconds"] = {"making": 0.1, "solving": 0.3}
     return {
         "versions": dict.fromkeys(("python", "torch", "ray", "pyarrow"), "1.0"),
         "machine": {"cpu": "a processor", "cores": 2},
         "commit": "abc",
         "measured": "2000-01-01",
-        "start": 2.0,
         "plain": {"problems": 500, "seconds": 0.5},
-        "runs": [{**run, "workers": 1, "seconds": 4.0}, {**run, "workers": 2, "seconds": 3.0}],
+        "runs": [
+            {**run, "workers": 1, "seconds": 4.0, "writing": 1.0},
+            {**run, "workers": 2, "seconds": 3.0, "writing": 0.5},
+        ],
     }
 
 
 def test_rows_are_per_million(sizing: Any, found: dict[str, Any]) -> None:
     one, two = sizing.matching_rows(found)
-    assert one == ["1", "500", "1.00", "400", "300", "40", "33.3", "50.0%"]
+    assert one == ["1", "500", "1.00", "400", "300", "40", "33.3", "50.000%"]
     assert two[:3] == ["2", "1,000", "2.00"]
     assert "One worker does 50% of what a plain loop" in sizing.tables(found)
 
