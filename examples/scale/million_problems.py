@@ -43,7 +43,8 @@ DIMENSION, NEIGHBOURS = 16, 5
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # The smallest store is about 75 MiB: rows of two numbers pass through it, and no costs.
 OBJECT_STORE_BYTES = 100 * 2**20
-_RAY_BLOCKS = 2000
+# A task of Ray solves several batches, since starting one takes a while; progress moves by tasks, files by batches.
+_TASKS_PER_WORKER, _MOST_TASKS = 32, 10_000
 _SETTINGS = "settings.json"
 
 
@@ -200,9 +201,8 @@ def solve_missing(ray: Any, settings: dict[str, Any], output: Path, missing: lis
     Raises:
         RuntimeError: A worker fails, and not for having been killed.
     """
-    rows = ray.data.from_items(
-        [{"batch": batch} for batch in missing], override_num_blocks=min(len(missing), _RAY_BLOCKS)
-    )
+    tasks = min(len(missing), _TASKS_PER_WORKER * workers, _MOST_TASKS)
+    rows = ray.data.from_items([{"batch": batch} for batch in missing], override_num_blocks=tasks)
     solved = rows.map_batches(
         SolveBatches,
         fn_constructor_args=(settings, str(output.resolve())),
