@@ -236,9 +236,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
     plain = found["plain"]["problems"] / found["plain"]["seconds"]
     with figure(path, 8, 5) as canvas:
         axis = canvas.add_subplot()
-        bars = axis.bar([str(count) for count in workers], rates, width=0.5, color=BLUE, label="Ray Data")
-        labels = [f"{value:,.0f}" for value in rates]
-        axis.bar_label(bars, labels=labels, label_type="center", color="white", fontsize=18)
+        axis.bar([str(count) for count in workers], rates, width=0.5, color=BLUE, label="Ray Data")
+        for place, value in enumerate(rates):
+            axis.text(place, 0.4 * rates[0], f"{value:,.0f}", color="white", fontsize=18, ha="center")
         axis.scatter(
             [str(count) for count in workers],
             [count * rates[0] for count in workers],
