@@ -16,7 +16,8 @@ original.
 
 _EPILOG = """\
 An STI connector cannot be exported: it adds tokens that stock LLaVA does not have.
-alignment.safetensors and README.md come along. The folder appears when it is complete, or not at all."""
+chat_template.jinja makes servers ask the model as it was taught. alignment.safetensors and README.md come along. The
+folder appears when it is complete, or not at all."""
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -40,6 +41,11 @@ def add_parser(
     export.add_argument(
         "--dtype", choices=list(_DTYPES), default="fp32", help="numbers of the weights (default: %(default)s)"
     )
+    export.add_argument(
+        "--prompt",
+        choices=("llava", "released", "chat_template"),
+        help="conversation format of the chat template (default: the one that the model was trained in)",
+    )
     export.set_defaults(run=_run, usage_error=export.error)
 
 
@@ -49,9 +55,11 @@ def _run(options: argparse.Namespace) -> int:
 
     from exgra_adapter.models.export import export_model
 
-    report = export_model(options.model, options.output, getattr(torch, _DTYPES[options.dtype]))
+    report = export_model(options.model, options.output, getattr(torch, _DTYPES[options.dtype]), options.prompt)
     for change in report.changes:
         say(f"{change[0].upper()}{change[1:]}.")
+    if report.prompt is not None:
+        say(f"Chat template: {report.prompt}")
     say(
         f"Largest difference of the logits: {report.largest_difference:.2e} "
         f"(the largest logit is {report.largest_logit:.2e})."

@@ -20,11 +20,13 @@ IMAGE_TAG = "<image>"
 IMAGE_ENDS = ("<im_start>", "<im_end>")
 """Tokens on both sides of the image in the released recipe's format."""
 
-Turns = Sequence[tuple[str, str]]
-_SYSTEM = (
+SYSTEM_TEXT = (
     "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the human's questions."
 )
+"""What the released recipe puts in front of a conversation."""
+
+Turns = Sequence[tuple[str, str]]
 
 
 class PromptFormat(ABC):
@@ -104,7 +106,7 @@ class ReleasedPrompt(PromptFormat):
 
     def conversation(self, turns: Turns) -> tuple[str, list[tuple[int, int]]]:
         """Formats turns."""
-        text, spans = f"{_SYSTEM}\n\n###", []
+        text, spans = f"{SYSTEM_TEXT}\n\n###", []
         for index, (question, answer) in enumerate(turns):
             image = "" if index else f"\n<im_start>{IMAGE_TAG}<im_end>"
             text += f" Human: {question}{image}\n### Assistant:"
