@@ -109,6 +109,14 @@ def same_device(where: str, tensors: dict[str, Tensor]) -> None:
         )
 
 
+def neighbours(where: str, edges: Tensor, nodes: int, count: int) -> None:
+    """Refuses edges (..., e, 2) that cannot be `count` of each node."""
+    if edges.shape[-2] == nodes * count:
+        return
+    rule = f"be {count} of each node, {nodes * count} in all, with neighbours={count}"
+    raise ValueError(message(where, "edges", rule, edges.shape[-2], "Leave out neighbours where nodes differ."))
+
+
 def costs(where: str, argument: str, value: Tensor, allow_infinite: bool) -> None:
     """Checks that costs are numbers; +inf (a forbidden assignment) only where allowed. Compiled code has no values."""
     if value.numel() == 0 or _device.resident(value) or torch.compiler.is_compiling():

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from graphmatch import _check
 
@@ -35,6 +34,7 @@ def edge_features(nodes: Tensor, edges: Tensor, neighbours: int | None = None) -
         received = f"edges {tuple(edges.shape)}, nodes {tuple(nodes.shape)}"
         raise ValueError(_check.message("edge_features", "edges", rule, received, "Check both."))
     if neighbours:
+        _check.neighbours("edge_features", edges, nodes.shape[-2], neighbours)
         return _UnitDifferences.apply(nodes, edges[..., 1], neighbours)[0]
     index = edges[..., None].expand(*edges.shape, nodes.shape[-1])
     ends = nodes.unsqueeze(-2).expand(*nodes.shape[:-1], 2, nodes.shape[-1]).gather(-3, index)
@@ -68,11 +68,14 @@ def cosine_affinity(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Returns vectors of length 1; zero vectors stay, also in half precision, where the usual 1e-12 is zero."""
-    return F.normalize(vectors, dim=-1, eps=_shortest(vectors))
+    """Returns vectors of length 1; zero vectors stay and have no gradient, also in half precision."""
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    shortest = _shortest(vectors)
+    return torch.where(lengths > shortest, vectors / lengths.clamp(min=shortest), 0)
 
 
 def _shortest(vectors: Tensor) -> float:
+    """Returns the length from which on a vector has a direction: the usual 1e-12 is zero in half precision."""
     return max(1e-12, torch.finfo(vectors.dtype).tiny)
 
 

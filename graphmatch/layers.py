@@ -385,6 +385,7 @@ def _strongest(nodes: Tensor, edges: Tensor) -> Tensor:
 def _strongest_neighbour(nodes: Tensor, edges: Tensor, neighbours: int) -> Tensor:
     """Returns the same where every node has so many edges, grouped by node."""
     count, features = nodes.shape[-2:]
+    _check.neighbours("GraphConvolution", edges, count, neighbours)
     heads = edges[..., 1].unflatten(-1, (count, neighbours))
     with torch.no_grad():  # only who sends the strongest message
         messages = nodes.gather(-2, edges[..., 1, None].expand(*edges.shape[:-1], features))

@@ -28,12 +28,26 @@ def test_edge_features(rng: torch.Generator, batch: tuple[int, ...]):
     torch.testing.assert_close(flipped, -features)
 
 
-def test_edges_between_equal_nodes_have_no_direction_and_finite_gradients():
+@pytest.mark.parametrize("neighbours", [None, 1])
+def test_edges_between_equal_nodes_have_neither_direction_nor_gradient(neighbours: int | None):
     nodes = torch.ones(2, 3, requires_grad=True)
-    features = gm.edge_features(nodes, torch.tensor([[0, 1], [1, 1]]))
+    features = gm.edge_features(nodes, torch.tensor([[0, 1], [1, 1]]), neighbours)
     assert features.eq(0).all()
-    features.sum().backward()
-    assert nodes.grad.isfinite().all()
+    features[:, 0].sum().backward()
+    assert nodes.grad is not None
+    assert nodes.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 6, 4)], ids=["one graph", "batch"])
+def test_equally_many_neighbours_give_the_same_features_and_gradients(rng: torch.Generator, shape: tuple[int, ...]):
+    nodes = torch.randn(shape, generator=rng, dtype=torch.float64, requires_grad=True)
+    edges = gm.knn_graph(nodes, 2).edges
+    found, expected = gm.edge_features(nodes, edges, 2), gm.edge_features(nodes, edges)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn(found.shape, generator=rng, dtype=torch.float64)
+    gradients = (torch.autograd.grad(each, nodes, upstream)[0] for each in (found, expected))
+    torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradcheck(lambda each: gm.edge_features(each, edges, 2), (nodes,))
 
 
 @pytest.mark.parametrize("batch", [(), (3,)], ids=["one set", "batch"])
@@ -171,6 +185,7 @@ def test_retrieval_accuracy_of_nothing():
         (lambda: gm.edge_features(torch.zeros(3, 2), torch.zeros(4, 3, dtype=torch.int64)), ValueError),
         (lambda: gm.edge_features(torch.zeros(1, 3, 2), torch.zeros(4, 2, dtype=torch.int64)), ValueError),
         (lambda: gm.edge_features(torch.zeros(3, 2), [[0, 1]]), TypeError),
+        (lambda: gm.edge_features(torch.zeros(3, 2), torch.zeros(4, 2, dtype=torch.int64), 2), ValueError),
         (lambda: gm.cosine_affinity(torch.zeros(3, 2), torch.zeros(3, 4)), ValueError),
         (lambda: gm.cosine_affinity(torch.zeros(1, 3, 2), torch.zeros(3, 2)), ValueError),
         (lambda: gm.hamming_loss(torch.zeros(3, 3), torch.eye(3)), ValueError),

@@ -171,6 +171,36 @@ def test_graph_convolution_by_hand(rng: torch.Generator):
     torch.testing.assert_close(layer(nodes[0], edges[0]), expected[0])
 
 
+@pytest.mark.parametrize("shape", [(7, 4), (3, 7, 4)], ids=str)
+def test_equally_many_neighbours_give_the_same_messages_and_gradients(shape: tuple[int, ...], rng: torch.Generator):
+    passing = gm.MessagePassing(4, dropout=0.0).double()
+    points = torch.randn(shape, generator=rng, dtype=torch.float64)
+    edges, weights = gm.knn_graph(points, 3).edges, torch.randn(shape, generator=rng, dtype=torch.float64)
+
+    def outcome(neighbours: int | None) -> list[Tensor]:
+        nodes = points.clone().requires_grad_()
+        passed = passing(nodes, edges, neighbours)
+        return [passed, *torch.autograd.grad((passed * weights).sum(), [nodes, *passing.parameters()])]
+
+    for found, expected in zip(outcome(3), outcome(None), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_of_equal_neighbours_the_first_gets_the_gradient():
+    nodes = torch.tensor([[0.0], [5.0], [5.0]], requires_grad=True)
+    edges = gm.knn_graph(nodes, 2).edges
+    conv = gm.GraphConvolution(1, 1)
+    conv(nodes, edges, 2)[0].sum().backward()
+    root, relation = conv.lin_root.weight.item(), conv.lin_rel.weight.item()
+    assert nodes.grad is not None
+    torch.testing.assert_close(nodes.grad, torch.tensor([[root], [relation], [0.0]]))
+
+
+def test_neighbours_must_be_those_of_the_edges():
+    with pytest.raises(ValueError, match=ERROR_FORM):
+        gm.GraphConvolution(4, 4)(torch.zeros(5, 4), torch.zeros(9, 2, dtype=torch.int64), 2)
+
+
 def test_convolutions_have_the_parameters_of_pyg_graph_conv():
     names = {name: tuple(value.shape) for name, value in gm.MessagePassing(4).state_dict().items()}
     one = {"lin_rel.weight": (4, 4), "lin_rel.bias": (4,), "lin_root.weight": (4, 4)}
