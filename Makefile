@@ -132,7 +132,7 @@ $(RUN): $(VENV)/bin/python $(BUILD_INPUTS)
 
 # timm and torchvision lie apart: a torchvision that does not fit torch would break every import of transformers.
 $(DEV): $(VENV)/bin/python $(BUILD_INPUTS)
-	$(BIN)/python -m pip install --editable ".[exgra,viz,dev]"
+	$(BIN)/python -m pip install --editable ".[exgra,viz,chat,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/timm timm torchvision
 	touch $(RUN) $@
 
@@ -154,7 +154,7 @@ $(DOCS): $(DEV)
 	touch $@
 
 $(BENCH): $(DEV)
-	$(BIN)/python -m pip install --editable ".[exgra,viz,dev,bench]"
+	$(BIN)/python -m pip install --editable ".[exgra,viz,chat,dev,bench]"
 	touch $@
 
 $(CUDA): $(DEV) | gpu

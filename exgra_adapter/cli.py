@@ -1,4 +1,4 @@
-"""The command `exgra-med`: demo, train, evaluate, caption, data, convert, export, completion."""
+"""The command `exgra-med`: demo, train, evaluate, chat, caption, data, convert, export, completion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ exgra-med trains and evaluates LLaVA models with ExGra-Med's multi-graph alignme
 
   exgra-med demo              everything once, on a synthetic data set: a few minutes on two cores, no network
   exgra-med train stage2      trains on your data with the alignment: --data train.json --images images --output runs/1
-  exgra-med evaluate vqa      answers questions with a trained model and scores the answers
+  exgra-med chat              talks about an image with a trained model: --model runs/1, and --web for a page
 
 `exgra-med --help` lists everything with examples, `exgra-med COMMAND --help` explains a command."""
 _DESCRIPTION = """\
@@ -32,6 +32,9 @@ Then train on data of your own:
   exgra-med data check train.json --images images
   exgra-med train stage2 --data train.json --images images --output runs/stage2 --set extender=template
   exgra-med evaluate vqa --model runs/stage2 --data test.json --images images --output runs/stage2/test
+Talk to it, in the terminal or on a page of this machine:
+  exgra-med chat --model runs/stage2 --image images/1.png
+  exgra-med chat --model runs/stage2 --web
 Let your shell complete commands and options:
   exgra-med completion bash
 
@@ -98,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     from exgra_adapter import export_command as export
     from exgra_adapter import train_command as training
     from exgra_adapter.captions import command as captions
+    from exgra_adapter.chat import command as chat
     from exgra_adapter.conversion import command as conversion
     from exgra_adapter.data import command as data
     from exgra_adapter.evaluation import command as evaluation
@@ -110,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"exgra-med {graphmatch.__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    names = "{demo,train,evaluate,caption,data,convert,export,completion}"
+    names = "{demo,train,evaluate,chat,caption,data,convert,export,completion}"
     subparsers = parser.add_subparsers(title="commands", required=True, metavar=names)
 
     demo = subparsers.add_parser(
@@ -130,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
     training.add_parser(subparsers, parents=[common])
     evaluation.add_parser(subparsers, parents=[common])
+    chat.add_parser(subparsers, parents=[common])
     captions.add_parser(subparsers, parents=[common])
     data.add_parser(subparsers, parents=[common])
     conversion.add_parser(subparsers, parents=[common])

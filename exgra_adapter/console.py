@@ -25,6 +25,18 @@ def complain(text: str) -> None:
     sys.stderr.flush()
 
 
+def say_piece(text: str) -> None:
+    """Prints a piece of a line of results to standard output."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def complain_piece(text: str) -> None:
+    """Prints the beginning of a line to standard error."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
 def positive(text: str) -> int:
     """Reads a whole number of at least 1, as an option's type."""
     return _at_least(1, text)

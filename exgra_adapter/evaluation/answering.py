@@ -167,21 +167,23 @@ class ModelReader:
         folder: The model folder.
         prompt: The name of its prompt format.
         precision: Of weights and arithmetic.
+        device: Where it runs; None: `evaluation_device`.
     """
 
     folder: Path
     prompt: str
     precision: Precision = "fp32"
+    device: torch.device | None = None
 
     @cached_property
     def loaded(self) -> tuple[Any, Any, PromptFormat]:
-        """The model on this process's device, its processor and its prompt format."""
+        """The model on its device, its processor and its prompt format."""
         # Importing transformers' model classes takes seconds, which finished work does not need.
         from exgra_adapter.models.load import load_model
 
         model, processor = load_model(self.folder, _DTYPES[self.precision])
         formatted = prompt_format(self.prompt, processor)
-        return model.to(evaluation_device()).eval(), processor, formatted
+        return model.to(self.device or evaluation_device()).eval(), processor, formatted
 
     def generate(
         self, queries: Sequence[Query], max_new_tokens: int, temperature: float = 0.0

@@ -170,34 +170,62 @@ def generate_texts(
     asked = [query for query, error in zip(queries, errors, strict=True) if error is None]
     texts: Iterator[str] = iter(())
     if asked:
-        tokenizer = processor.tokenizer
-        inputs = processor(
-            images=[query.image for query in asked],
-            text=[prompt.prompt(query.question).replace(IMAGE_TAG, processor.image_token) for query in asked],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        ).to(model.device, model.dtype)
-        stop = tokenizer.eos_token_id
-        own_stop = prompt.stop != tokenizer.eos_token
-        more: dict[str, Any] = {"stop_strings": prompt.stop, "tokenizer": tokenizer} if own_stop else {}
-        if temperature > 0:
-            noise = _SamplingNoise([query.seed for query in asked], temperature)
-            more["logits_processor"] = LogitsProcessorList([noise])
-        tokens = model.generate(
-            **inputs,
-            do_sample=False,
-            num_beams=1,
-            num_return_sequences=1,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=stop,
-            pad_token_id=stop if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-            **more,
-        )
+        prompts = [prompt.prompt(query.question) for query in asked]
+        inputs = model_inputs(processor, prompts, [query.image for query in asked])
+        inputs = inputs.to(model.device, model.dtype)
+        seeds = [query.seed for query in asked]
+        tokens = model.generate(**inputs, **generation_settings(processor, prompt, max_new_tokens, temperature, seeds))
         answers = tokens[:, inputs["input_ids"].shape[1] :]
-        decoded = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        texts = (clean_answer(text, prompt.stop if own_stop else "") for text in decoded)
+        decoded = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        stop = own_stop(processor, prompt)
+        texts = (clean_answer(text, stop) for text in decoded)
     return [(next(texts), None) if error is None else (None, error) for error in errors]
+
+
+def model_inputs(processor: ProcessorMixin, prompts: Sequence[str], images: Sequence[Image.Image | None]) -> Any:
+    """Turns formatted prompts and their images into what a model reads, padded on the left, on the CPU."""
+    return processor(
+        images=list(images),
+        text=[text.replace(IMAGE_TAG, processor.image_token) for text in prompts],
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+    )
+
+
+def own_stop(processor: Any, prompt: PromptFormat) -> str:
+    """Returns the text that ends an answer where that is not the tokenizer's end-of-sequence token, else nothing."""
+    return "" if prompt.stop == processor.tokenizer.eos_token else prompt.stop
+
+
+def generation_settings(
+    processor: Any, prompt: PromptFormat, max_new_tokens: int, temperature: float, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Returns the arguments of `generate` that do not depend on the inputs.
+
+    Args:
+        processor: The model's processor.
+        prompt: The format of questions.
+        max_new_tokens: Longest answer in tokens.
+        temperature: 0 takes the likeliest token each time; above 0 tokens are drawn.
+        seeds: Of the draws, one for each question of the batch.
+    """
+    tokenizer = processor.tokenizer
+    end = tokenizer.eos_token_id
+    settings: dict[str, Any] = {
+        "do_sample": False,
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "max_new_tokens": max_new_tokens,
+        "eos_token_id": end,
+        "pad_token_id": end if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+    }
+    stop = own_stop(processor, prompt)
+    if stop:
+        settings |= {"stop_strings": stop, "tokenizer": tokenizer}
+    if temperature > 0:
+        settings["logits_processor"] = LogitsProcessorList([_SamplingNoise(seeds, temperature)])
+    return settings
 
 
 class _SamplingNoise(LogitsProcessor):
