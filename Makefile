@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. Each sets up .venv first if need be; `make help` lists the rest.
+# `make picture`, `make demo` and `make test` are where to begin. Each sets up .venv first if need be; `make help` lists all.
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,6 +17,7 @@ PYTHON_FILES := graphmatch exgra_adapter tests setup.py $(wildcard benchmarks) $
 
 PARALLEL := --numprocesses auto --dist worksteal
 
+LIBRARY := $(VENV)/.installed-library
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
@@ -29,11 +30,14 @@ FLOOR := $(VENV)/transformers-$(FLOOR_VERSION)
 FLOOR_TESTS := test_models.py test_connector.py test_trainer.py test_training.py test_lora.py conversion/test_to_hugging_face.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cuda test-floor test-all coverage mutants lint format docs gallery audit
+.PHONY: help picture demo test test-cuda test-floor test-all coverage mutants lint format docs gallery audit
 .PHONY: bench bench-cuda bench-report bench-studies sanitize fuzz stress dist check-dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+picture: $(LIBRARY)  ## match two drawings: build/examples/match_drawings.png
+	$(BIN)/python examples/match_drawings.py
 
 demo: $(RUN)  ## train and evaluate a tiny ExGra-Med on synthetic images; report in runs/demo
 	$(BIN)/exgra-med demo
@@ -126,15 +130,19 @@ clean:  ## remove what the targets made, except runs/
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+$(LIBRARY): $(VENV)/bin/python $(BUILD_INPUTS)
+	$(BIN)/python -m pip install --editable ".[viz]"
+	touch $@
+
 $(RUN): $(VENV)/bin/python $(BUILD_INPUTS)
 	$(BIN)/python -m pip install --editable ".[exgra,viz]"
-	touch $@
+	touch $(LIBRARY) $@
 
 # timm and torchvision lie apart: a torchvision that does not fit torch would break every import of transformers.
 $(DEV): $(VENV)/bin/python $(BUILD_INPUTS)
 	$(BIN)/python -m pip install --editable ".[exgra,viz,chat,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/timm timm torchvision
-	touch $(RUN) $@
+	touch $(LIBRARY) $(RUN) $@
 
 # The newest versions of everything else that goes with it: the constraints are those of the newest transformers.
 $(FLOOR): $(DEV)
