@@ -87,7 +87,7 @@ def test_without_arguments_the_command_says_what_there_is(capsys):
     assert main([]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    for command in ("exgra-med demo", "exgra-med train stage2", "exgra-med evaluate vqa", "exgra-med --help"):
+    for command in ("exgra-med demo", "exgra-med train stage2", "exgra-med chat", "exgra-med --help"):
         assert command in printed.out
     assert "not for clinical use" in printed.out
     assert len(printed.out.splitlines()) <= 12
