@@ -139,14 +139,16 @@ def decoded(text: bytes) -> Any:
 
 def require_standard(value: Any) -> None:
     """Refuses what JSON does not have: numbers that are not finite, halves of surrogate pairs."""
-    if isinstance(value, dict | list):
-        for part in [*value, *value.values()] if isinstance(value, dict) else value:
-            require_standard(part)
-    require(not isinstance(value, float) or math.isfinite(value))
-    try:
-        require(not isinstance(value, str) or bool(value.encode("utf-8")) or not value)
-    except UnicodeEncodeError:
-        raise Refused from None
+    waiting = [value]  # brackets may go deeper than calls
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict | list):
+            waiting += [*part, *part.values()] if isinstance(part, dict) else part
+        require(not isinstance(part, float) or math.isfinite(part))
+        try:
+            require(not isinstance(part, str) or bool(part.encode("utf-8")) or not part)
+        except UnicodeEncodeError:
+            raise Refused from None
 
 
 def json_records(content: bytes) -> list[tuple]:
