@@ -205,7 +205,7 @@ class StreamingRecordDataset(IterableDataset[Sample]):
 
 
 def _decode_embedded(image: EncodedImage | None, name: str, where: str) -> Image.Image:
-    require_safe_name(name, "open_image")
+    require_safe_name(name, "open_image", where)
     if image is None:
         raise MissingImageError(
             f"open_image: {where} must have its image beside it, because no folder or archive of images is given; got "

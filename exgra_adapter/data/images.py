@@ -21,12 +21,13 @@ class MissingImageError(ImageError):
     """There is no image of that name."""
 
 
-def require_safe_name(name: str, caller: str) -> None:
+def require_safe_name(name: str, caller: str, source: object = None) -> None:
     """Refuses image names that could lead out of the place where images are.
 
     Args:
         name: The image's name as a record has it.
         caller: Opens the message of the error.
+        source: What the name is looked up in, for the message.
 
     Raises:
         ImageError: The name is absolute, has a drive, a backslash or a NUL, or goes up with `..`.
@@ -40,8 +41,9 @@ def require_safe_name(name: str, caller: str) -> None:
         or "\0" in name
         or ".." in windows.parts
     ):
+        received = repr(name) if source is None else f"{name!r} in {source}"
         raise ImageError(
-            f"{caller}: name must stay inside the image folder; got {name!r}. "
+            f"{caller}: name must stay inside the image folder; got {received}. "
             "Use a relative name without '..' and backslashes."
         )
 
@@ -63,7 +65,7 @@ def image_path(folder: Path, name: str) -> Path:
         >>> image_path(Path("images"), "ct/1.png").as_posix()
         'images/ct/1.png'
     """
-    require_safe_name(name, "image_path")
+    require_safe_name(name, "image_path", folder)
     return Path(folder) / name
 
 
@@ -120,7 +122,7 @@ def decode_image(source: Path | bytes, label: str) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(too_large) from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, zlib.error) as error:
         reason = str(error).split(" <_io")[0].split("'")[0].strip() or type(error).__name__
         raise ImageError(
             f"open_image: {label} must be a readable image; got an error: {reason}. Replace it or skip bad samples."

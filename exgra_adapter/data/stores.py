@@ -83,7 +83,7 @@ class IndexedStore:
 
     def open(self, name: str) -> Image.Image:
         """Reads and decodes the image of that name, see `ImageStore.open`."""
-        require_safe_name(name, "open_image")
+        require_safe_name(name, "open_image", self.source)
         place = self.places.get(_plain(name))
         if place is None:
             example = next(iter(self.places), None)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from . import fuzzing, strict_readers
 from .fuzzing import all_formats, broken, check, fuzz, small_machine, sources
@@ -142,6 +147,22 @@ SAMPLE = '[{"id": %s, "image": "a", "conversations": [{"from": "human", "value":
 )
 def test_what_fuzzing_found_is_refused(tmp_path: Path, name: str, text: str):
     assert not check(format_of(name), tmp_path / name, text.encode())
+
+
+def test_a_tag_of_the_wrong_kind_makes_a_picture_unreadable(tmp_path: Path):
+    content = io.BytesIO()
+    Image.new("I;16", (9, 7)).save(content, "TIFF")
+    broken_tag = content.getvalue().replace(struct.pack("<HHII", 273, 4, 1, 122), struct.pack("<HHIf", 273, 11, 1, 122))
+    assert broken_tag != content.getvalue()
+    assert not check(format_of("picture.any"), tmp_path / "picture.any", broken_tag)
+
+
+def test_a_name_that_leaves_its_table_is_refused_with_the_name_of_the_table(tmp_path: Path):
+    path = tmp_path / "table.parquet"
+    talk = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a"}]
+    image = {"bytes": b"P5 2 1 255 ab", "path": "..\\1.pgm"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"id": "1", "image": image, "conversations": talk}]), path)
+    assert not check(format_of(path.name), path, path.read_bytes())
 
 
 @pytest.mark.parametrize(
