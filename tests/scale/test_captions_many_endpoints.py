@@ -84,6 +84,7 @@ def assert_complete(output: Path) -> None:
         assert sample["conversations_long"][1]["value"] == expected
 
 
+@pytest.mark.slow  # its waits are those of a server that does not answer
 def test_an_endpoint_that_dies_leaves_its_part_to_the_others(scripts: Path, fake: Any, tmp_path: Path) -> None:
     write_input(tmp_path / "in.json")
     faults = dict.fromkeys(("429", "500", "cut", "broken_json"), 0.03)
