@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exgra_adapter.console import natural, positive
+from exgra_adapter.console import natural
+from exgra_adapter.evaluation.options import add_answer_options
 
 _DESCRIPTION = """\
 Talks about an image with a trained model: in the terminal, or with --web on a page of this machine.
@@ -54,9 +55,7 @@ def add_parser(
     chat.add_argument("--image", metavar="FILE", type=Path, help="image to begin with")
     answers = chat.add_argument_group("answers")
     answers.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
-    answers.add_argument(
-        "--max-new-tokens", metavar="N", type=positive, default=256, help="longest answer (default: %(default)s)"
-    )
+    add_answer_options(answers, max_new_tokens=256)
     answers.add_argument(
         "--temperature",
         metavar="T",
@@ -70,17 +69,6 @@ def add_parser(
         type=natural,
         default=0,
         help="of the draws; the same conversation gets the same answers (default: %(default)s)",
-    )
-    answers.add_argument(
-        "--prompt",
-        choices=("llava", "released", "chat_template"),
-        help="conversation format (default: the one that the model was trained in)",
-    )
-    answers.add_argument(
-        "--precision",
-        choices=("fp32", "bf16", "fp16"),
-        default="fp32",
-        help="numbers of the model; GPUs are fastest with bf16 (default: %(default)s)",
     )
     answers.add_argument(
         "--history",

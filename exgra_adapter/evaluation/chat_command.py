@@ -25,6 +25,7 @@ from exgra_adapter.evaluation.judge_report import JudgeUse, format_report, forma
 from exgra_adapter.evaluation.judge_run import ask_judge, digest, estimate_use
 from exgra_adapter.evaluation.judge_scores import score_chat
 from exgra_adapter.evaluation.judge_table import ScoreTable
+from exgra_adapter.evaluation.options import add_answer_options
 
 logger = logging.getLogger(__name__)
 
@@ -86,20 +87,7 @@ def add_parser(
     answers.add_argument(
         "--batch-size", metavar="N", type=positive, default=16, help="questions at once (default: %(default)s)"
     )
-    answers.add_argument(
-        "--max-new-tokens", metavar="N", type=positive, default=512, help="longest answer (default: %(default)s)"
-    )
-    answers.add_argument(
-        "--prompt",
-        choices=("llava", "released", "chat_template"),
-        help="conversation format (default: the one that each model was trained in)",
-    )
-    answers.add_argument(
-        "--precision",
-        choices=("fp32", "bf16", "fp16"),
-        default="fp32",
-        help="of a model's weights and arithmetic (default: %(default)s)",
-    )
+    add_answer_options(answers, max_new_tokens=512)
     judge = parser.add_argument_group("judge")
     judge.add_argument("--judge", metavar="NAME", dest="model", help="name of the judging model at the endpoint")
     judge.add_argument(

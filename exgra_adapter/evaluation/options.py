@@ -7,16 +7,13 @@ import argparse
 from exgra_adapter.console import positive
 
 
-def add_generation_options(group: argparse._ActionsContainer, max_new_tokens: int) -> None:
-    """Adds the options that say how a model answers: `--batch-size`, `--max-new-tokens` and so on.
+def add_answer_options(group: argparse._ActionsContainer, max_new_tokens: int) -> None:
+    """Adds the options that say how a model gives one answer: `--max-new-tokens`, `--prompt`, `--precision`.
 
     Args:
         group: A parser, or a group of its options.
         max_new_tokens: The longest answer if the user says nothing.
     """
-    group.add_argument(
-        "--batch-size", metavar="N", type=positive, default=16, help="questions at once (default: %(default)s)"
-    )
     group.add_argument(
         "--max-new-tokens",
         metavar="N",
@@ -35,6 +32,19 @@ def add_generation_options(group: argparse._ActionsContainer, max_new_tokens: in
         default="fp32",
         help="numbers of the model; GPUs are fastest with bf16 (default: %(default)s)",
     )
+
+
+def add_generation_options(group: argparse._ActionsContainer, max_new_tokens: int) -> None:
+    """Adds the options that say how a model answers many questions: those of one answer, `--batch-size` and so on.
+
+    Args:
+        group: A parser, or a group of its options.
+        max_new_tokens: The longest answer if the user says nothing.
+    """
+    group.add_argument(
+        "--batch-size", metavar="N", type=positive, default=16, help="questions at once (default: %(default)s)"
+    )
+    add_answer_options(group, max_new_tokens)
     group.add_argument(
         "--on-error",
         choices=("count", "raise"),

@@ -26,7 +26,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 
 WAIT = 60.0
 # Gradio says so whenever a page is left.
-GRADIOS_OWN = '"Method not implemented."'
+GRADIO_WARNING = '"Method not implemented."'
 QUESTION = "Which organ is shown?"
 
 
@@ -122,7 +122,7 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent":
                 self.requests.add(message["params"]["request"]["url"])
         said = [entry for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-        self.problems += [entry["message"] for entry in said if GRADIOS_OWN not in entry["message"]]
+        self.problems += [entry["message"] for entry in said if GRADIO_WARNING not in entry["message"]]
 
     def dark(self, wanted: bool) -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if wanted else "light"}
