@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -270,7 +272,9 @@ class TypedChat:
         """Reads until a pattern appears behind what was waited for before."""
         ends = time.monotonic() + seconds
         while not (found := re.search(pattern, self.seen)):
-            assert time.monotonic() < ends, f"{pattern} did not appear in {self.seen!r}"
+            left = max(0, ends - time.monotonic())
+            if not select.select([self.screen], [], [], left)[0]:
+                raise AssertionError(f"{pattern} did not appear in {self.seen!r}")
             try:
                 self.seen += os.read(self.screen, 4096).decode(errors="replace")
             except OSError:  # the other end is closed
@@ -283,6 +287,15 @@ class TypedChat:
 
     def interrupt(self) -> None:
         os.kill(self.process.pid, signal.SIGINT)
+
+    def interrupt_prompt(self, pattern: str) -> None:
+        """Interrupts until a pattern appears: Python misses a signal between its prompt and its wait for keys."""
+        for _ in range(10):
+            self.interrupt()
+            with contextlib.suppress(AssertionError):
+                self.wait_for(pattern, seconds=5)
+                return
+        raise AssertionError(f"{pattern} did not appear after Ctrl-C in {self.seen!r}")
 
     def end(self) -> int:
         try:
@@ -306,8 +319,7 @@ def test_ctrl_c_stops_an_answer_and_leaves_at_the_prompt(setting, tmp_path):
         chat.type(f"/save {tmp_path}/a.json\n")
         chat.wait_for(r"Saved 1 question to")
         chat.wait_for(r"You: ")
-        chat.interrupt()
-        chat.wait_for(r"Interrupted")
+        chat.interrupt_prompt(r"Interrupted")
     finally:
         code = chat.end()
     assert code == 130
