@@ -25,6 +25,7 @@ _OF_ALIGNMENTS = (
     "neighbours",
     "gradient",
     "relaxation",
+    "margin",
     "legacy",
     "graph_scope",
     "reuse_answer_states",
@@ -104,6 +105,7 @@ class TrainingConfig:
     neighbours: int = option(5, "nearest neighbours per node")
     gradient: str = option("imle", "estimator of the gradient through the matching")
     relaxation: str = option("none", "a soft matching in place of the discrete one")
+    margin: float = option(0.0, "costs of right matches are raised by this much in training, in units of cosines")
     legacy: bool = option(False, "the alignment exactly as in the released recipe, its gradient included")
     graph_scope: Literal["global", "local"] = option(
         "global", "one graph over the samples of all processes, or one graph per process"
@@ -170,7 +172,7 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 self._refuse(name, "be positive and finite", "Leave it out for the default.")
-        for name in ("alignment_weight", "weight_decay"):
+        for name in ("alignment_weight", "margin", "weight_decay"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 self._refuse(name, "be 0 or more and finite", "0 switches it off.")
         for name in ("warmup_ratio", "lora_dropout"):

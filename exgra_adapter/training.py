@@ -267,6 +267,7 @@ def _prepare_alignment(config: TrainingConfig, model: PreTrainedModel) -> BatchA
         "barycenter": config.barycenter,
         "gradient": config.gradient,
         "relaxation": config.relaxation,
+        "margin": config.margin,
         "legacy": config.legacy,
     }
     # Defaults are left to the objective: a recipe of its own, such as the released one, has others.

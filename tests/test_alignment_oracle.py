@@ -91,11 +91,14 @@ def oracle_loss(alignment: nn.Module, problems: list[tuple[Side, Side]]) -> tupl
         nodes = [alignment.message_passing(graph.nodes, graph.edges) for graph in graphs]
         features = [gm.edge_features(node, graph.edges) for node, graph in zip(nodes, graphs, strict=True)]
         unary = -gm.cosine_affinity(*nodes)[None]
+        wanted = oracle_accepted(left, right, isinstance(alignment, gm.PairwiseAlignment))
+        if alignment.training:
+            for row, accepted in enumerate(wanted):
+                unary[0, row, sorted(accepted)] += alignment.margin
         quadratic = -alignment.edge_weight * (features[0] @ features[1].T)[None]
         edges = (graph.edges[None] for graph in graphs)
         problem = gm.LawlerProblem(unary, quadratic, *edges, unmatched_cost=unmatched_cost)
         found = gm.solve(problem, gm.BruteForce()).assignment[0].tolist()
-        wanted = oracle_accepted(left, right, isinstance(alignment, gm.PairwiseAlignment))
         for node, accepted in zip(found, wanted, strict=True):
             if not accepted:
                 errors += int(unmatched_cost is not None and node >= 0)
@@ -133,6 +136,31 @@ def test_absent_samples_other_orders_and_groups_against_the_oracle(
         loss, accuracy = oracle_loss(alignment, problems)
         assert details.loss.item() == pytest.approx(loss)
         assert details.matching_accuracy.item() == pytest.approx(accuracy, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+@pytest.mark.parametrize("directions", ["forward", "both"])
+@pytest.mark.parametrize("unmatched_cost", [None, -0.3])
+def test_a_margin_is_the_price_of_right_matches_in_training(kind: str, directions: str, unmatched_cost: float | None):
+    options = {"k": 2, "directions": directions, "unmatched_cost": unmatched_cost, "solver": gm.BruteForce()}
+    losses = []
+    for seed in range(6):
+        views = random_views(1, 5, seed=seed)[0].detach().double()
+        views = [views + 0.1 * view.detach() for view in random_views(3, 5, seed=seed + 1)]
+        mask = torch.rand(3, 5, generator=torch.Generator().manual_seed(seed)) < 0.9
+        labels, groups = torch.arange(5).expand(3, 5), torch.tensor([0, 0, -1, 1, 1]).expand(3, 5)
+        torch.manual_seed(seed)
+        # Neither dropout nor noise: in training the same as in evaluation, but for the margin.
+        options |= {"dropout": 0.0, "gradient": gm.BlackBox(step=0.5), "margin": 0.4}
+        alignment = ALIGNMENTS[kind](6, **options).double()
+        problems = oracle_sides(views, mask, labels, groups, kind, None)
+        for training in (True, False):
+            details = alignment.train(training).details(*views, mask=mask, labels=labels, groups=groups)
+            loss, accuracy = oracle_loss(alignment, problems)
+            assert details.loss.item() == pytest.approx(loss)
+            assert details.matching_accuracy.item() == pytest.approx(accuracy, nan_ok=True)
+            losses.append(loss)
+    assert sum(losses[::2]) > sum(losses[1::2])
 
 
 def test_weights_of_views_in_the_barycenter():

@@ -249,6 +249,19 @@ def test_gradients_through_every_estimator(build: Callable, estimator: gm.Gradie
         assert parameter.grad.abs().max() > 0, name
 
 
+@every_alignment
+def test_a_margin_teaches_where_matchings_are_barely_right(build: Callable):
+    points = random_views(1, 12)[0].detach()
+    for margin, is_silent in ((0.0, True), (2.0, False)):
+        views = [points.clone().requires_grad_() for _ in range(3)]
+        alignment = build(6, k=3, gradient=gm.BlackBox(step=5.0), dropout=0.0, margin=margin)
+        loss = alignment(*views)
+        loss.backward()
+        assert (loss == 0) == is_silent
+        assert alignment.zero_gradient == is_silent
+        assert alignment.eval()(*views) == 0
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_pairs_are_solved_in_one_batch(count: int):
     views = random_views(count, 6)
@@ -278,6 +291,10 @@ def call(alignment: nn.Module | None = None, rows: int = 3, views: int = 2, **op
         (lambda: gm.PairwiseAlignment(0), ValueError, "dim"),
         (lambda: gm.PairwiseAlignment(4, directions="backward"), ValueError, "directions"),
         (lambda: gm.PairwiseAlignment(4, unmatched_cost="free"), TypeError, "unmatched_cost"),
+        (lambda: gm.PairwiseAlignment(4, margin=-0.1), ValueError, "margin"),
+        (lambda: gm.BarycenterAlignment(4, margin=float("nan")), ValueError, "margin"),
+        (lambda: gm.BarycenterAlignment(4, margin=float("inf")), ValueError, "margin"),
+        (lambda: gm.BarycenterAlignment(4, legacy=True, margin=0.1), ValueError, "weights, directions, unm"),
         (lambda: call(views=1), ValueError, "views"),
         (lambda: call(mask=torch.ones(3)), TypeError, "mask"),
         (lambda: call(mask=torch.ones(4, dtype=torch.bool)), ValueError, "mask"),
@@ -293,7 +310,7 @@ def call(alignment: nn.Module | None = None, rows: int = 3, views: int = 2, **op
         (lambda: gm.BarycenterAlignment(4, weights=[1, 0]), ValueError, "weights"),
         (lambda: gm.BarycenterAlignment(4, weights=[0, 0], barycenter="mean"), ValueError, "weights"),
         (lambda: call(gm.BarycenterAlignment(4, weights=[1, 1, 1])), ValueError, "views"),
-        (lambda: gm.BarycenterAlignment(4, legacy=True, weights=[1, 1]), ValueError, "weights, directions and"),
+        (lambda: gm.BarycenterAlignment(4, legacy=True, weights=[1, 1]), ValueError, "weights, directions, unm"),
         (
             lambda: call(gm.BarycenterAlignment(4, legacy=True), mask=torch.ones(3, dtype=torch.bool)),
             ValueError,

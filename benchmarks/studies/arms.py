@@ -111,6 +111,7 @@ DROPOUT = (0.25, 0.5, 0.75, 1.0)
 SHARES = (0.5, 1.0)
 NEIGHBOURS = (1, 3, 5, 10)
 GRAPH_SIZES = (8, 16, 32)
+MARGIN = 0.3
 FRACTIONS = (0.1, 0.4, 1.0)
 OBJECTIVES = {
     "AR only": "none",
@@ -145,8 +146,12 @@ STUDIES: dict[str, dict[str, Arm]] = {
     "barycenter": {
         "leave-one-out, IMLE": ALIGNED,
         "leave-one-out, no noise": aligned(gradient="blackbox"),
+        "leave-one-out, margin": aligned(gradient="blackbox", margin=MARGIN),
+        "leave-one-out, IMLE and margin": aligned(margin=MARGIN),
         "mean, IMLE": aligned(barycenter="mean"),
         "mean, no noise": aligned(barycenter="mean", gradient="blackbox"),
+        "mean, margin": aligned(barycenter="mean", gradient="blackbox", margin=MARGIN),
+        "mean, IMLE and margin": aligned(barycenter="mean", margin=MARGIN),
         "released recipe": aligned(legacy=True),
         "AR only": AR,
     },

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.output import write_text
-from benchmarks.studies.arms import FRACTIONS, OBJECTIVES
+from benchmarks.studies.arms import FRACTIONS, MARGIN, OBJECTIVES
 from benchmarks.studies.learning_plots import DRAWERS
 from benchmarks.studies.statistics import Interval, Results, difference, estimate
 from benchmarks.tables import MISSING, table
@@ -125,10 +125,11 @@ _TEXTS = {
         ),
     ),
     "barycenter": StudyText(
-        "Leave-one-out or mean barycenter, with or without noise?",
+        "Leave-one-out or mean barycenter, with or without noise and margin?",
         "A view is matched with the mean of the other views (leave-one-out, the default) or of all views, "
         "itself among them (mean, as in the paper). The gradient through the matching is that of implicit "
-        "maximum likelihood, whose noise asks for a margin (IMLE), or the black-box difference without noise. "
+        "maximum likelihood under noise (IMLE), or the black-box difference without noise. A *margin* of "
+        f"{MARGIN} is added to the costs of right matches in training, in units of cosines like the noise. "
         "*Released recipe*: the mean, with all details of the published training.",
         (
             "image_retrieval",
@@ -144,6 +145,12 @@ _TEXTS = {
             ("mean, no noise", "leave-one-out, no noise"),
             ("leave-one-out, no noise", "leave-one-out, IMLE"),
             ("mean, no noise", "mean, IMLE"),
+            ("leave-one-out, margin", "leave-one-out, no noise"),
+            ("mean, margin", "mean, no noise"),
+            ("leave-one-out, margin", "leave-one-out, IMLE"),
+            ("mean, margin", "leave-one-out, margin"),
+            ("leave-one-out, IMLE and margin", "leave-one-out, IMLE"),
+            ("mean, IMLE and margin", "mean, IMLE"),
             ("released recipe", "leave-one-out, IMLE"),
             *_against("AR only", ("leave-one-out, IMLE", "mean, IMLE", "released recipe")),
         ),
@@ -156,6 +163,10 @@ _TEXTS = {
                     ("mean, no noise", "leave-one-out, no noise"),
                     ("leave-one-out, no noise", "leave-one-out, IMLE"),
                     ("mean, no noise", "mean, IMLE"),
+                    ("leave-one-out, margin", "leave-one-out, no noise"),
+                    ("mean, margin", "mean, no noise"),
+                    ("leave-one-out, margin", "leave-one-out, IMLE"),
+                    ("leave-one-out, IMLE and margin", "leave-one-out, IMLE"),
                     ("released recipe", "leave-one-out, IMLE"),
                 )
             ),

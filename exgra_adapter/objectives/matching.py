@@ -139,6 +139,8 @@ class BarycenterObjective(_Matching):
             matching knows no groups; other options of the matching must be left out.
         edge_weight: Weight of the edges in the costs.
         directions: "forward" matches views with barycenters, "both" the other way round as well.
+        margin: Added to the costs of right matches in training, in units of cosines, so that matchings that are barely
+            right still teach.
         relaxation: none, spectral, rrwm, ipfp, sinkhorn or gumbel_sinkhorn.
         gradient: An estimator, see above.
         samples: Noise draws per step, for estimators and relaxations with noise. None: 1, and 64 for perturbed.
@@ -169,6 +171,7 @@ class BarycenterObjective(_Matching):
         legacy: bool = False,
         edge_weight: float = 0.5,
         directions: Directions = "forward",
+        margin: float = 0.0,
         relaxation: str = "none",
         gradient: str | None = None,
         samples: int | None = None,
@@ -186,6 +189,7 @@ class BarycenterObjective(_Matching):
                 barycenter=(barycenter or "mean", "mean"),
                 edge_weight=(edge_weight, 0.5),
                 directions=(directions, "forward"),
+                margin=(margin, 0.0),
                 relaxation=(relaxation, "none"),
                 gradient=(gradient, None),
                 samples=(samples, None),
@@ -207,6 +211,7 @@ class BarycenterObjective(_Matching):
                 edge_weight=edge_weight,
                 dropout=dropout,
                 directions=directions,
+                margin=margin,
             )
         super().__init__(dim, views, alignment, layer, message_passing)
         self.legacy = legacy
@@ -232,6 +237,7 @@ class PairwiseObjective(_Matching):
         neighbours: k of the graphs.
         edge_weight: Weight of the edges in the costs.
         directions: "forward" or "both".
+        margin: Added to the costs of right matches in training.
         relaxation: none, spectral, rrwm, ipfp, sinkhorn or gumbel_sinkhorn.
         gradient: An estimator; None: imle.
         samples: Noise draws per step.
@@ -259,6 +265,7 @@ class PairwiseObjective(_Matching):
         neighbours: int = 5,
         edge_weight: float = 0.5,
         directions: Directions = "forward",
+        margin: float = 0.0,
         relaxation: str = "none",
         gradient: str | None = None,
         samples: int | None = None,
@@ -278,7 +285,14 @@ class PairwiseObjective(_Matching):
             temperature=temperature,
         )
         alignment = gm.PairwiseAlignment(
-            dim, neighbours, solver, estimator, edge_weight=edge_weight, dropout=dropout, directions=directions
+            dim,
+            neighbours,
+            solver,
+            estimator,
+            edge_weight=edge_weight,
+            dropout=dropout,
+            directions=directions,
+            margin=margin,
         )
         super().__init__(dim, views, alignment, layer, message_passing)
 

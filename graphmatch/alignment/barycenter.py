@@ -62,6 +62,9 @@ class BarycenterAlignment(ViewAlignment):
             well, 2 m in all, and takes the mean.
         unmatched_cost: None = each problem matches as many nodes as the smaller graph has; a number = cost of each node
             on the left that stays unmatched.
+        margin: While training, added to the costs of right matches: others win unless they cost more by this much for
+            each node that they match wrongly. So matchings that are barely right still teach, with any estimator. In
+            units of cosines; 0 adds nothing.
         legacy: The released training recipe of ExGra-Med in all its details, for comparison; see `ReleasedRecipe`. It
             fixes all other options but `dim`, `k` and `dropout`, and takes whole views only.
 
@@ -107,6 +110,7 @@ class BarycenterAlignment(ViewAlignment):
         weights: Sequence[float] | None = None,
         directions: Directions = "forward",
         unmatched_cost: float | None = None,
+        margin: float = 0.0,
     ) -> None:
         where = "BarycenterAlignment"
         if barycenter not in ("leave_one_out", "mean"):
@@ -115,10 +119,10 @@ class BarycenterAlignment(ViewAlignment):
         if legacy and (solver is not None or gradient is not None):
             rule, received = "be left out with legacy=True, which has its own", f"solver={solver}, gradient={gradient}"
             raise ValueError(_check.message(where, "solver and gradient", rule, received, "Drop them or legacy."))
-        if legacy and (weights is not None or directions != "forward" or unmatched_cost is not None):
+        if legacy and (weights is not None or directions != "forward" or unmatched_cost is not None or margin):
             rule = "be left out with legacy=True, which has its own"
-            received = f"weights={weights}, directions={directions!r}, unmatched_cost={unmatched_cost}"
-            names = "weights, directions and unmatched_cost"
+            received = f"weights={weights}, directions={directions!r}, unmatched_cost={unmatched_cost}, margin={margin}"
+            names = "weights, directions, unmatched_cost and margin"
             raise ValueError(_check.message(where, names, rule, received, "Drop them or legacy."))
         super().__init__(
             dim,
@@ -130,6 +134,7 @@ class BarycenterAlignment(ViewAlignment):
             residual and not legacy,
             directions,
             unmatched_cost,
+            margin,
         )
         self.barycenter = barycenter
         self.weights = None if weights is None else _checked_weights(weights, barycenter)

@@ -30,8 +30,8 @@ class AlignmentDetails:
     Attributes:
         loss: Mean Hamming loss of the matchings, in [0, 2] where all nodes must be matched.
         matching_accuracy: Share of nodes with a counterpart that are matched to it, or to an equal one, over all
-            problems; NaN without such nodes. While training with a noisy estimator the matchings are those of the noisy
-            problems.
+            problems; NaN without such nodes. While training with a noisy estimator or a margin the matchings are those
+            of the noisy problems, and of costs with the margin.
         retrieval: Top-1 retrieval between the views as they came in (before message passing), mean over ordered pairs.
         gap: Largest relative gap of the solved problems; 0 without nodes.
     """
@@ -76,6 +76,7 @@ class ViewAlignment(nn.Module):
         residual: Add the message passing to the node features instead of replacing them.
         directions: "forward" or "both".
         unmatched_cost: Of the matching layer.
+        margin: Added to the costs of right matches while training.
     """
 
     graphs_in_halves = False
@@ -91,6 +92,7 @@ class ViewAlignment(nn.Module):
         residual: bool,
         directions: Directions,
         unmatched_cost: float | None,
+        margin: float,
     ) -> None:
         super().__init__()
         where = type(self).__name__
@@ -100,7 +102,9 @@ class ViewAlignment(nn.Module):
             rule = "be 'forward' or 'both'"
             raise ValueError(_check.message(where, "directions", rule, repr(directions), "Pick one."))
         _check.unmatched_cost(where, unmatched_cost)
-        self.dim, self.k, self.edge_weight, self.directions = dim, k, edge_weight, directions
+        fits = 0 <= margin <= _check.LARGEST_COST
+        _check.option(where, "margin", margin, fits, "be finite and at least 0", "0.3 is large for cosines.")
+        self.dim, self.k, self.edge_weight, self.directions, self.margin = dim, k, edge_weight, directions, margin
         self.message_passing = MessagePassing(dim, dropout, residual=residual)
         self.layer = MatchingLayer(
             solver=quick_solver() if solver is None else solver,
@@ -173,6 +177,8 @@ class ViewAlignment(nn.Module):
         unary = -torch.matmul(*self._sides(nodes, left, right))
         quadratic = -self.edge_weight * torch.matmul(*self._sides(features, left, right))
         accepted = self._accepted(graphs, left, right)
+        if self.training and self.margin:
+            unary = unary + self.margin * accepted
         if self.directions == "both":
             unary, quadratic, accepted = (
                 torch.cat([each, each.transpose(1, 2)]) for each in (unary, quadratic, accepted)

@@ -36,6 +36,9 @@ class PairwiseAlignment(ViewAlignment):
             m (m - 1) in all, and takes the mean.
         unmatched_cost: None = each problem matches as many nodes as the smaller graph has; a number = cost of each node
             on the left that stays unmatched.
+        margin: While training, added to the costs of right matches: others win unless they cost more by this much for
+            each node that they match wrongly. So matchings that are barely right still teach, with any estimator. In
+            units of cosines; 0 adds nothing.
 
     Attributes:
         zero_gradient: 0-d bool tensor, whether the last backward pass found no gradient at all in the matchings;
@@ -61,8 +64,9 @@ class PairwiseAlignment(ViewAlignment):
         residual: bool = True,
         directions: Directions = "forward",
         unmatched_cost: float | None = None,
+        margin: float = 0.0,
     ) -> None:
-        super().__init__(dim, k, solver, gradient, edge_weight, dropout, residual, directions, unmatched_cost)
+        super().__init__(dim, k, solver, gradient, edge_weight, dropout, residual, directions, unmatched_cost, margin)
 
     def _problems(self, views: Views) -> tuple[GraphBatch, Tensor, Tensor]:
         count = len(views.nodes)

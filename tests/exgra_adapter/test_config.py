@@ -248,8 +248,11 @@ def test_data_and_output_must_be_given(name):
             for name in ("epochs", "max_steps", "learning_rate", "lora_alpha", "max_gradient_norm")
             for value in (0, -1)
         ),
-        *((name, float("inf"), "finite") for name in ("epochs", "learning_rate", "alignment_weight", "weight_decay")),
-        *((name, -0.1, "be 0 or more and finite") for name in ("alignment_weight", "weight_decay")),
+        *(
+            (name, float("inf"), "finite")
+            for name in ("epochs", "learning_rate", "alignment_weight", "margin", "weight_decay")
+        ),
+        *((name, -0.1, "be 0 or more and finite") for name in ("alignment_weight", "margin", "weight_decay")),
         *((name, value, r"lie in \[0, 1\)") for name in ("warmup_ratio", "lora_dropout") for value in (-0.1, 1.0)),
         *(("data_fraction", value, r"lie in \(0, 1\]") for value in (0.0, 1.5)),
         *((name, -1, "be 0 or more") for name in ("workers", "seed", "lora_rank")),

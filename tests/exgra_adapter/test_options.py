@@ -44,7 +44,7 @@ REST: list[dict[str, Any]] = [
     {"objective": "barycenter"},
     {"objective": "optimal_transport", "texts": "extended"},
     {"relaxation": "spectral"},
-    {"gradient": "blackbox"},
+    {"gradient": "blackbox", "margin": 0.2},
     {"gradient": "fenchel_young"},
     {"texts": "answer"},
     {"texts": "extended"},
