@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from exgra_adapter.evaluation.legacy import OPEN_METRICS
 from exgra_adapter.evaluation.macro_f1 import Classification, class_means, encode_classes, resample
@@ -192,7 +191,12 @@ def mcnemar(first: Iterable[float], second: Iterable[float]) -> McNemar:
     outcomes = list(zip(first, second, strict=True))
     only_first, only_second = (sum(pair == wanted for pair in outcomes) for wanted in ((1, 0), (0, 1)))
     discordant = only_first + only_second
-    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    if not discordant:
+        return McNemar(only_first, only_second, 1.0)
+    # Every command of exgra-med would wait for this import.
+    from scipy.stats import binomtest
+
+    p_value = float(binomtest(only_first, discordant).pvalue)
     return McNemar(only_first, only_second, p_value)
 
 

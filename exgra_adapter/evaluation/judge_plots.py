@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 
 from exgra_adapter.atomic import write_bytes
 from exgra_adapter.evaluation.judge import HIGHEST, LOWEST
+from exgra_adapter.evaluation.judge_report import AGREEMENT, RELATIVE
 from exgra_adapter.evaluation.judge_scores import ChatScores, GroupScore
 from exgra_adapter.evaluation.judge_table import ScoreTable
-
-RELATIVE, AGREEMENT = "relative_scores.png", "order_agreement.png"
 
 _SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
 _GREY = "#555555"

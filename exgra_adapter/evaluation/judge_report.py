@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from exgra_adapter.evaluation.judge import ORDERS, Comparison
-from exgra_adapter.evaluation.judge_plots import AGREEMENT, RELATIVE
 from exgra_adapter.evaluation.judge_scores import OUTCOMES, ChatScores, GroupScore, PositionBias
 from exgra_adapter.evaluation.metrics import Estimate
 from exgra_adapter.reporting.markdown import number, percent, table
+
+RELATIVE, AGREEMENT = "relative_scores.png", "order_agreement.png"
 
 _MOST_ERRORS = 5
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Literal, get_args
 
 import torch
-from scipy.linalg import qr
 from torch import Tensor
 
 from graphmatch import _check
@@ -274,6 +273,9 @@ class Synchronization:
 
     def _references(self, nodes: Tensor) -> Tensor:
         """Returns sets (k, u) of nodes that stand for the elements: u independent ones, and graphs of u nodes."""
+        # `import graphmatch` would wait for this import.
+        from scipy.linalg import qr
+
         leading = nodes.shape[1]
         pivots = torch.from_numpy(qr(nodes.T.numpy(), mode="r", pivoting=True)[1]).long()[:leading]
         support = self.support.sum((1, 2))

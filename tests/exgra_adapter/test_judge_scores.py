@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 
 from exgra_adapter.evaluation.chat_files import ChatQuestion
 from exgra_adapter.evaluation.judge import Comparison, Verdict
-from exgra_adapter.evaluation.judge_plots import AGREEMENT, RELATIVE, plot_chat
-from exgra_adapter.evaluation.judge_report import JudgeUse, format_report, format_scores, item_line, report_json
+from exgra_adapter.evaluation.judge_plots import plot_chat
+from exgra_adapter.evaluation.judge_report import (
+    AGREEMENT,
+    RELATIVE,
+    JudgeUse,
+    format_report,
+    format_scores,
+    item_line,
+    report_json,
+)
 from exgra_adapter.evaluation.judge_scores import ChatScores, measure_position_bias, score_chat
 from exgra_adapter.evaluation.judge_table import OTHER_REASONS, tabulate
 
