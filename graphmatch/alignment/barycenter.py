@@ -197,8 +197,8 @@ class BarycenterAlignment(ViewAlignment):
             means, _ = self._means(nodes, everywhere)
         elif self.barycenter == "leave_one_out":
             # Not total - view: views may differ much in size.
-            others = [torch.cat([nodes[:place], nodes[place + 1 :]]) for place in range(count)]
-            means = torch.stack([other.mean(0) for other in others])
+            others = [nodes.roll(shift, 0) for shift in range(1, count)]
+            means = torch.stack(others).mean(0)
         else:
             means = nodes.mean(0).expand_as(nodes)
         distances = distances_of(means)
