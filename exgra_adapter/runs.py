@@ -15,12 +15,16 @@ from exgra_adapter.alignment import ALIGNMENT_FILE
 from exgra_adapter.atomic import complete_folder, write_json, write_json_lines
 from exgra_adapter.config import TrainingConfig
 from exgra_adapter.distributed import is_main_process, on_main_process
-from exgra_adapter.models.load import without_weight_bars
+from exgra_adapter.models.load import ADAPTER_CONFIG, without_weight_bars
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 _SETTINGS, _HISTORY, _SUMMARY = "settings.json", "history.jsonl", "summary.json"
+# What `load_model` looks for: of an earlier run, it would be loaded instead of this one's, or with it.
+_WHOLE_MODEL = ("config.json", "model*.safetensors", "model*.safetensors.index.json")
+_ADAPTER = (ADAPTER_CONFIG, "adapter_model*.safetensors")
+_BESIDE_MODEL = ("generation_config.json", "chat_template.jinja", "conversion.json", "tokenizer.model")
 # Settings that say how a run is watched and stored, not what it computes: they may differ when a run is resumed.
 _FREE_TO_CHANGE = {"output", "workers", "logging_steps", "save_steps", "resume", "overwrite", "report_to"}
 
@@ -95,6 +99,7 @@ def write_result(summary: TrainingSummary, save: Callable[[Path], None], describ
         if is_main_process():
             (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that repeats settings.json
             describe(folder)
+            _remove_earlier_model(output, folder)
             for path in sorted(folder.iterdir()):
                 target = output / path.name
                 if target.is_dir():
@@ -104,6 +109,20 @@ def write_result(summary: TrainingSummary, save: Callable[[Path], None], describ
         if is_main_process():
             shutil.rmtree(folder, ignore_errors=True)
     on_main_process(lambda: _finish(summary))
+
+
+def _remove_earlier_model(output: Path, folder: Path) -> None:
+    """Removes the files of an earlier model that the new one in `folder` does not replace."""
+    patterns = [*_WHOLE_MODEL, *_ADAPTER, *_BESIDE_MODEL]
+    adapter = folder / ADAPTER_CONFIG
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if (output / base).resolve() == output.resolve():  # adapters that are trained in the folder of their model
+            patterns = list(_ADAPTER)
+    for pattern in patterns:
+        for path in output.glob(pattern):
+            if not (folder / path.name).exists():
+                path.unlink()
 
 
 def _check_output(config: TrainingConfig) -> TrainingSummary | None:

@@ -115,6 +115,10 @@ class AlignmentTrainer(Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Fetches the batches of a step; also decides whether the step is timed: on a GPU that costs a wait."""
+        if self.state.global_step >= self.state.max_steps:
+            # Killed after its last checkpoint: the Trainer would go on with the epoch that the last step cut short.
+            self.control.should_training_stop = True
+            return [], None
         logged = self.state.global_step % self.args.logging_steps == 0
         self.clock.enabled = self.args.device.type == "cpu" or logged
         self._batch_of_step = 0

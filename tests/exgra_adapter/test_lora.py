@@ -271,3 +271,28 @@ def test_only_the_language_model_is_quantized(base, bits):
     trained = {name for name, each in adapted.named_parameters() if each.requires_grad}
     assert trained
     assert all("lora_" in name or is_projector(name) for name in trained)
+
+
+def test_a_run_that_overwrites_another_leaves_nothing_of_its_model(small_data, tmp_path):
+    """Adapters beside a whole model would be loaded in its place, and a whole model beside adapters as their base."""
+    run, new = tmp_path / "run", tmp_path / "new"
+    adapted = dataclasses.replace(config(small_data, run, max_steps=1), overwrite=True)
+    train(adapted, console_progress=False)
+    (run / "mine.txt").write_text("kept")
+    train(dataclasses.replace(adapted, lora_rank=0), console_progress=False)
+    train(dataclasses.replace(adapted, lora_rank=0, output=new), console_progress=False)
+    loaded, expected = (load_model(folder)[0].state_dict() for folder in (run, new))
+    assert all(torch.equal(value, loaded[name]) for name, value in expected.items())
+    train(adapted, console_progress=False)
+    assert load_model(run)[0].name_or_path == str(run / "base")
+    assert (run / "mine.txt").read_text() == "kept"
+
+
+def test_adapters_in_the_folder_of_their_model_keep_it(small_data, tmp_path):
+    whole = config(small_data, tmp_path, max_steps=1, lora_rank=0)
+    train(whole, console_progress=False)
+    before = load_file(tmp_path / "model.safetensors")
+    train(dataclasses.replace(whole, model=str(tmp_path), lora_rank=4, overwrite=True), console_progress=False)
+    after = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert load_model(tmp_path)[0].name_or_path == str(tmp_path)

@@ -143,6 +143,25 @@ def test_a_killed_run_resumes_with_the_same_result(small_data, tmp_path):
         train(dataclasses.replace(settings, resume=True, seed=1), console_progress=False)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_run_killed_after_its_last_step_takes_no_further_one(small_data, first_stage, tmp_path, monkeypatch, streaming):
+    """The last step cuts an epoch short, with which the Trainer would go on."""
+    settings = config(small_data, tmp_path / "killed", streaming=streaming, model=str(first_stage.output), max_steps=4)
+    whole = train(dataclasses.replace(settings, output=tmp_path / "whole"), console_progress=False)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exgra_adapter.training.write_result", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, console_progress=False)
+    resumed = train(dataclasses.replace(settings, resume=True), console_progress=False)
+    assert (resumed.steps, len(resumed.history)) == (whole.steps, len(whole.history))
+    for name in ("model.safetensors", "alignment.safetensors"):
+        assert (resumed.output / name).read_bytes() == (whole.output / name).read_bytes()
+
+
 def test_an_interrupt_leaves_nothing_half_written(small_data, tmp_path, monkeypatch):
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
