@@ -22,6 +22,7 @@ from exgra_adapter.captions.requests import (
 )
 from exgra_adapter.console import complain, say
 from exgra_adapter.data.extender import TemplateExtender
+from exgra_adapter.data.files import names_file
 from exgra_adapter.endpoint import (
     EndpointSettings,
     Item,
@@ -130,11 +131,13 @@ def _caption(options: argparse.Namespace, settings: EndpointSettings, prompt: st
     from exgra_adapter.captions.report import write_report  # matplotlib takes a while
 
     output: Path = options.output
-    if output.suffix not in (".json", ".jsonl") or output.resolve() == options.input.resolve():
-        raise ValueError(
-            f"caption: output must be another file than the input, and end in .json or .jsonl; got {output}. Rename it."
-        )
     journal_path, report_path = output.with_suffix(".journal.jsonl"), output.with_suffix(".report.md")
+    is_input = any(names_file(options.input, file) for file in (output, journal_path))
+    if output.suffix not in (".json", ".jsonl") or is_input:
+        raise ValueError(
+            f"caption: output must end in .json or .jsonl, and be no part of the input {options.input}, nor its "
+            f"journal; got {output}. Choose another name or folder."
+        )
     if journal_path.exists() and journal_path.stat().st_size and not options.resume:
         raise ValueError(
             f"caption: output must have no journal yet; {journal_path} holds an earlier run. Add --resume to go on "

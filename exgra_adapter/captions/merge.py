@@ -89,13 +89,22 @@ def merge(
         separator = "" if lines else "[\n"
         for sample in samples:
             merged = _extended_sample(sample, index, limits, fill, outcome)
-            file.write(separator + json.dumps(merged, ensure_ascii=False))
+            file.write(separator + _as_json(merged))
             separator = "\n" if lines else ",\n"
         if lines:
             file.write("\n" if outcome.samples else "")
         else:
             file.write("\n]\n" if outcome.samples else "[]\n")
     return outcome
+
+
+def _as_json(sample: dict[str, Any]) -> str:
+    text = json.dumps(sample, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # halves of characters, in keys that nobody reads: escaped, they stay as they were
+        text = json.dumps(sample)
+    return text
 
 
 def _extended_sample(

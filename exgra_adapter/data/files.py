@@ -13,9 +13,11 @@ in braces, `shard-{000000..000009}.tar`; they are read in the order of their nam
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -151,6 +153,26 @@ def record_files(path: Path, caller: str) -> list[Path]:
     if not found:
         raise ValueError(f"{caller}: path must match at least one file; got {path}, which matches none. Correct it.")
     return sorted(set(found))
+
+
+def names_file(path: Path, file: Path) -> bool:
+    """Whether a path, a folder or a pattern of records stands for a file, which need not exist.
+
+    Example:
+        >>> names_file(Path("data/train-*.jsonl"), Path("data/train-long.jsonl"))
+        True
+    """
+    path, file = Path(path), Path(file)
+    if path.is_dir():
+        return file.resolve().parent == path.resolve()
+    if path.exists() or not re.search(r"[{*?\[]", str(path)):
+        return file.resolve() == path.resolve()
+    place = str(file.absolute())
+    for name in _expand_braces(str(path.absolute())):
+        same_folder = "**" in name or name.count(os.sep) == place.count(os.sep)
+        if same_folder and fnmatch.fnmatchcase(place, name):
+            return True
+    return False
 
 
 def raw_samples(path: Path, caller: str, with_images: bool = False) -> Iterator[RawSample]:

@@ -10,6 +10,9 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from PIL import Image, ImageOps
 
+MOST_ASPECT = 200
+"""Longest side of an image, in multiples of the other."""
+
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
@@ -95,6 +98,7 @@ def decode_image(source: Path | bytes, label: str) -> Image.Image:
     """Fully decodes an image as 8-bit RGB, upright as its EXIF orientation says.
 
     Greyscale images of more than 8 bits are scaled over their own range; plain conversion would clip them to white.
+    Pixels that are no number are black, infinite ones the end of the range.
     BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are read; formats that Pillow hands to other programs are not.
     Safe to call from several threads.
 
@@ -103,8 +107,8 @@ def decode_image(source: Path | bytes, label: str) -> Image.Image:
         label: What errors call the image.
 
     Raises:
-        ImageError: The image is unreadable, truncated, or has more pixels than Pillow's limit
-            (`PIL.Image.MAX_IMAGE_PIXELS`).
+        ImageError: The image is unreadable, truncated, has more pixels than Pillow's limit
+            (`PIL.Image.MAX_IMAGE_PIXELS`), or a side of more than `MOST_ASPECT` times the other.
 
     Example:
         >>> decode_image(b"P5 2 1 255 ab", "two.pgm").getpixel((0, 0))
@@ -116,6 +120,12 @@ def decode_image(source: Path | bytes, label: str) -> Image.Image:
             # Pillow refuses from twice its limit on and warns below; filters of warnings are shared by all threads.
             if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
                 raise ImageError(too_large)
+            # Image processors enlarge the shorter side to the model's: a line of pixels would fill the memory.
+            if max(file.size) > MOST_ASPECT * min(file.size):
+                raise ImageError(
+                    f"open_image: {label} must have sides of at most {MOST_ASPECT} to 1; got {file.width} x "
+                    f"{file.height} pixels. Replace it or skip bad samples."
+                )
             image = ImageOps.exif_transpose(file)
             image.load()
     except ImageError:
@@ -133,6 +143,8 @@ def decode_image(source: Path | bytes, label: str) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    low, high = values.min(), values.max()
+    values = np.asarray(image, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     return Image.fromarray(((values - low) * (255.0 / max(high - low, 1e-12))).round().astype(np.uint8))

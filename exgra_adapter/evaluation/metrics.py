@@ -98,7 +98,8 @@ def words(text: str) -> list[str]:
         >>> words("Yes, a T2-weighted MRI: 3.5 cm.")
         ['yes', 'a', 't2', 'weighted', 'mri', '3.5', 'cm']
     """
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return _WORD.findall(text) if text.isascii() else [text[slice(*m.span())] for m in _WORD.finditer(_joined(text))]
 
 
 def exact_match(reference: str, prediction: str) -> float:
@@ -307,6 +308,18 @@ def _summarise(items: list[ItemScore], seed: int, resamples: int) -> Scores:
         failed=sum(item.failed for item in items),
         items=tuple(items),
     )
+
+
+def _joined(text: str) -> str:
+    """Puts letters for the marks behind letters, such as the vowels of Hindi and Thai, which would end words."""
+    letters = []
+    behind_letter = False
+    for character in text:
+        kind = unicodedata.category(character)
+        is_mark = behind_letter and kind in ("Mn", "Mc") and not "\ufe00" <= character <= "\ufe0f"
+        behind_letter = is_mark or kind[0] == "L"
+        letters.append("x" if is_mark else character)
+    return "".join(letters)
 
 
 def _find(run: list[str], text: list[str]) -> int:

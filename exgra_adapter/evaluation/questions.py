@@ -104,7 +104,8 @@ def number_repeated_predictions(predictions: Sequence[Prediction]) -> list[Predi
 
 
 def _groups(value: Any) -> tuple[str, ...]:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    # Programs write NaN for what is missing.
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
         return (UNKNOWN,)
     names = dict.fromkeys(part.strip() for part in str(value).split(","))
     return tuple(name for name in names if name) or (UNKNOWN,)

@@ -74,6 +74,7 @@ IMAGES = {
         "at most 89478485 pixels",
     ),
     "pixels.ppm": (b"P6 99999 99999 255\n" + bytes(30), "at most 89478485 pixels"),
+    "line.png": (png(1, 60_000), "sides of at most 200 to 1; got 1 x 60000 pixels"),
     "text.png": (png(9, 1, compressed_text(b"zTXt", 200)), "readable image; got an error: Decompressed data too large"),
     "profile.png": (png(9, 1, compressed_text(b"iCCP", 200)), "readable image; got an error: Decompressed data too"),
     "cut.png": (png(9, 1)[:45], "readable image"),

@@ -172,6 +172,38 @@ def test_extended_answers_that_exist_are_kept(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0] == done
 
 
+def test_what_nobody_reads_stays_as_it_was(tmp_path: Path) -> None:
+    odd = {**sample(1), "note": "cut off \ud83d", "score": None, "source": "mädchen"}
+    (tmp_path / "in.json").write_text(json.dumps([odd]))
+    with server() as endpoint:
+        assert caption("in.json", "--output", "out.json", "--endpoint", endpoint.url, "--model", "fake") == 0
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]
+    assert found.pop("conversations_long")[1]["value"] == "The left lung, level 1, is marked."
+    assert found == odd
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("data", "data/long.jsonl"),
+        ("data", "data/long.json"),
+        ("data/*.jsonl", "data/long.json"),
+        ("d*/{part,long}-1.jsonl", "data/long-1.jsonl"),
+    ],
+)
+def test_output_and_journal_are_no_input(tmp_path: Path, source: str, output: str) -> None:
+    """The next pass over the folder would read them as samples."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "part-1.jsonl").write_text(json.dumps(sample(1)) + "\n")
+    with server() as endpoint:
+        arguments = (source, "--endpoint", endpoint.url, "--model", "fake")
+        with pytest.raises(ValueError, match="be no part of the input"):
+            caption(*arguments, "--output", output)
+        assert [path.name for path in (tmp_path / "data").iterdir()] == ["part-1.jsonl"]
+        assert caption(*arguments, "--output", "data/long/out.jsonl") == 0
+        assert caption(*arguments, "--output", "data/long/out.jsonl", "--resume") == 0
+
+
 def test_a_dry_run_asks_nothing_and_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in.json", [sample(number) for number in range(10)])
     assert caption("in.json", "--dry-run", "--price-input", 1, "--price-output", 4) == 0

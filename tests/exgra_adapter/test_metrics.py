@@ -1,6 +1,7 @@
 """Scores: known answers, traps of the published scripts, intervals."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -101,6 +102,24 @@ def test_repeating_an_answer_gains_nothing(text):
 @given(texts)
 def test_words_are_stable(text):
     assert words(" ".join(words(text))) == words(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("हाँ, बायाँ फेफड़ा।", ["हाँ", "बायाँ", "फेफड़ा"]),
+        ("ไม่ใช่", ["ไม่ใช่"]),
+        ("قَلْب", ["قَلْب"]),
+        ("e\u0301tat: 1\ufe0f\u20e3 \u2764\ufe0f", ["\xe9tat", "1"]),
+    ],
+)
+def test_marks_belong_to_the_letters_before_them(text, expected):
+    assert words(text) == [unicodedata.normalize("NFKC", word) for word in expected]
+
+
+def test_words_that_differ_in_their_vowel_signs_differ():
+    assert exact_match("हाँ", "हूँ") == 0
+    assert closed_accuracy("ใช่", "ไม่ใช่") == 0
 
 
 def test_closest_candidate_needs_a_strict_winner():

@@ -193,6 +193,17 @@ def test_sixteen_bit_images_keep_their_contrast(tmp_path):
     assert (values.min(), values.max(), len(np.unique(values))) == (0, 255, 16)
 
 
+def test_pixels_that_are_no_number_leave_the_contrast_of_the_others(tmp_path):
+    values = np.linspace(1000, 4000, 16, dtype=np.float32).reshape(4, 4)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    Image.fromarray(values).save(tmp_path / "map.tif")
+    shown = np.asarray(open_image(tmp_path, "map.tif"))[..., 0]
+    assert shown[0].tolist() == [0, 255, 0, 0]
+    assert len(np.unique(shown)) == 13
+    Image.fromarray(np.full((2, 2), np.nan, dtype=np.float32)).save(tmp_path / "none.tif")
+    assert not np.asarray(open_image(tmp_path, "none.tif")).any()
+
+
 def test_bad_images_raise_or_are_counted(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     records = [Record(str(i), name, (Turn("q", "a"),)) for i, name in enumerate(["good.png", "bad.png", "bad.png"])]
