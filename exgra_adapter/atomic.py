@@ -43,7 +43,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes private files; results get the permissions that a plain open() would give.
-        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).chmod(0o666 & ~umask())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -120,7 +120,8 @@ def require_new_folder(output: Path, caller: str) -> None:
         )
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Returns the permissions that new files do not get."""
     current = os.umask(0)
     os.umask(current)
     return current

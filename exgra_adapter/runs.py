@@ -16,6 +16,7 @@ from exgra_adapter.atomic import complete_folder, write_json, write_json_lines
 from exgra_adapter.config import TrainingConfig
 from exgra_adapter.distributed import is_main_process, on_main_process
 from exgra_adapter.models.load import ADAPTER_CONFIG, without_weight_bars
+from exgra_adapter.weight_files import writing_weights
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
     """Writes a model folder, complete or not at all; one that is there already is replaced."""
     shutil.rmtree(folder, ignore_errors=True)
     with complete_folder(folder, "save_model") as partial:
-        with without_weight_bars():
+        with without_weight_bars(), writing_weights(partial, "save_model"):
             model.save_pretrained(partial)
         processor.save_pretrained(partial)
 
@@ -95,7 +96,8 @@ def write_result(summary: TrainingSummary, save: Callable[[Path], None], describ
     output = summary.output
     folder = on_main_process(lambda: Path(tempfile.mkdtemp(dir=output, prefix=".partial")))
     try:
-        save(folder)
+        with writing_weights(folder, "train"):
+            save(folder)
         if is_main_process():
             (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that repeats settings.json
             describe(folder)

@@ -18,6 +18,7 @@ from exgra_adapter.data.collator import TEXT_PREFIX
 from exgra_adapter.distributed import prepare_sharding, unsharded_class
 from exgra_adapter.models.load import without_weight_bars
 from exgra_adapter.observer import StepObserver
+from exgra_adapter.weight_files import writing_weights
 
 _ATTRIBUTE = "alignment"
 _PREFIX = f"{_ATTRIBUTE}."
@@ -248,6 +249,10 @@ class AlignmentTrainer(Trainer):
         if self.alignment is not None and self.args.should_save:
             aligned = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
             save_alignment(aligned or self.alignment.objective.state_dict(), Path(output_dir or self.args.output_dir))
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with writing_weights(Path(self.args.output_dir), "train"):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

@@ -14,6 +14,7 @@ from exgra_adapter.conversion.plan import Plan
 from exgra_adapter.conversion.report import report_json
 from exgra_adapter.conversion.to_hugging_face import plan_to_hugging_face
 from exgra_adapter.conversion.to_original import plan_to_original
+from exgra_adapter.weight_files import writing_weights
 
 DtypeName = Literal["keep", "fp32", "bf16", "fp16"]
 _DTYPES = {"keep": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,7 +74,7 @@ def convert(
     if dry_run:
         return plan
     default: WeightFormat = "bin" if direction == "original" else "safetensors"
-    with complete_folder(output, "convert") as folder:
+    with complete_folder(output, "convert") as folder, writing_weights(folder, "convert"):
         write_weights(folder, plan.transfers, weight_format or default, shard_bytes)
         plan.write_companions(folder)
         write_json(folder / REPORT_FILE, report_json(plan))

@@ -125,6 +125,8 @@ def _run(options: argparse.Namespace) -> int:
         options.usage_error("answer files need --gt, the file with their questions")
     if options.gt is not None and not any(answer_files):
         options.usage_error("--gt is for answer files (.jsonl); scores files hold their questions' scores")
+    if not any(answer_files) and (options.candidates is not None or options.allow_duplicate_ids):
+        options.usage_error("--candidates and --allow-duplicate-ids are for answer files (.jsonl)")
     questions = None
     if options.gt is not None:
         questions = read_questions(options.gt, (), options.allow_duplicate_ids)

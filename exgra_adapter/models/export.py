@@ -19,6 +19,7 @@ from exgra_adapter.chat_template import chat_template
 from exgra_adapter.models.llava import fold_dense_connector, has_timm_tower, replace_timm_tower
 from exgra_adapter.models.load import ADAPTER_CONFIG, load_model, without_weight_bars
 from exgra_adapter.prompts import prompt_format
+from exgra_adapter.weight_files import writing_weights
 
 # What stays beside the weights: the parameters of the alignment and the model card.
 _COMPANIONS = ("alignment.safetensors", "README.md")
@@ -105,7 +106,7 @@ def export_model(
 def _write(model: Any, processor: Any, folder: Path) -> None:
     # The configuration remembers where the weights came from, which means nothing elsewhere.
     model.name_or_path = model.config.name_or_path = ""
-    with without_weight_bars():
+    with without_weight_bars(), writing_weights(folder, "export_model"):
         model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -92,7 +92,7 @@ def test_captions_refuse_what_makes_no_sense(source, capsys, monkeypatch):
     assert "--retry-failed goes with --resume" in capsys.readouterr().err
     endpoint = ("--endpoint", "http://127.0.0.1:9/v1", "--model", "m")
     for output in ("out.txt", "in.json"):
-        with pytest.raises(ValueError, match=r"output must end in .json or .jsonl, and be no part of the input .*in.json"):
+        with pytest.raises(ValueError, match=r"output must end in .json or .jsonl, and be no part of the"):
             caption(source, "--output", source.with_name(output), *endpoint)
     assert [path.name for path in source.parent.iterdir()] == ["in.json"]
 

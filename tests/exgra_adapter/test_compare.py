@@ -209,4 +209,6 @@ def test_wrong_usage_has_exit_code_2():
     assert compare(Path("a.json")) == 2
     assert compare("a.jsonl", "b.jsonl") == 2
     assert compare("a.json", "b.json", "--gt", "test.json") == 2
+    for option in (["--candidates", "c.json"], ["--allow-duplicate-ids"]):
+        assert compare("a.json", "b.json", *option) == 2, "scores files were scored before"
     assert compare("a.json", "b.json", "--resamples", 0) == 2

@@ -144,7 +144,7 @@ def test_a_killed_run_resumes_with_the_same_result(small_data, tmp_path):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_run_killed_after_its_last_step_takes_no_further_one(small_data, first_stage, tmp_path, monkeypatch, streaming):
+def test_a_run_killed_after_its_last_step_takes_no_other(small_data, first_stage, tmp_path, monkeypatch, streaming):
     """The last step cuts an epoch short, with which the Trainer would go on."""
     settings = config(small_data, tmp_path / "killed", streaming=streaming, model=str(first_stage.output), max_steps=4)
     whole = train(dataclasses.replace(settings, output=tmp_path / "whole"), console_progress=False)
