@@ -169,12 +169,14 @@ class AlignmentTrainer(Trainer):
         Raises:
             FloatingPointError: The loss is NaN or infinite.
         """
+        # The mean of the run, which comes last, has the steps since the last log in it.
+        loss = logs.get("loss", logs.get("train_loss", 0.0))
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"AlignmentTrainer: the loss must stay finite; got {loss} at step {self.state.global_step}"
+                ". Lower the learning rate, or train in fp32 or bf16."
+            )
         if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                raise FloatingPointError(
-                    f"AlignmentTrainer: the loss must stay finite; got {logs['loss']} at step {self.state.global_step}"
-                    ". Lower the learning rate, or train in fp32 or bf16."
-                )
             logs["gradient_norm"] = float(logs.pop("grad_norm"))
             logs.update(self._averages())
             logs.update(self._observer.gradient_norms(logs["gradient_norm"]))
@@ -251,8 +253,20 @@ class AlignmentTrainer(Trainer):
             save_alignment(aligned or self.alignment.objective.state_dict(), Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._require_finite_weights()
         with writing_weights(Path(self.args.output_dir), "train"):
             super()._save_checkpoint(*args, **kwargs)
+
+    def _require_finite_weights(self) -> None:
+        """A run would go on, or end, with a checkpoint of NaN between two lines of the log."""
+        trained = (each for each in self.model.parameters() if each.requires_grad)
+        shards = (each.to_local() if hasattr(each, "to_local") else each for each in trained)
+        broken = any(not bool(shard.isfinite().all()) for shard in shards)
+        if self.accelerator.reduce(torch.tensor(float(broken), device=self.args.device), "sum").item():
+            raise FloatingPointError(
+                f"AlignmentTrainer: the weights must stay finite; got others at step {self.state.global_step}. "
+                "Lower the learning rate, or train in fp32 or bf16."
+            )
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

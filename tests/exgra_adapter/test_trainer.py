@@ -241,6 +241,19 @@ def test_a_loss_that_is_not_finite_ends_the_training(make):
         trainer.train()
 
 
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [("no", "the loss must stay finite; got nan at step 2"), ("steps", "the weights must stay finite")],
+)
+def test_what_is_not_finite_after_the_last_log_ends_the_training_too(make, saved, said):
+    trainer = make(weight=0.0, logging_steps=10, save_strategy=saved)
+    compute_loss = trainer.compute_loss
+    trainer.compute_loss = lambda *args, **kwargs: compute_loss(*args, **kwargs) * float("nan")
+    with pytest.raises(FloatingPointError, match=said):
+        trainer.train()
+    assert not list(Path(trainer.args.output_dir).glob("checkpoint-*/trainer_state.json"))
+
+
 def test_a_weight_needs_an_alignment(make):
     with pytest.raises(ValueError, match="0 without alignment; got 1"):
         AlignmentTrainer(alignment_weight=1.0)
