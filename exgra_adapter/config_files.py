@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from exgra_adapter.config import TrainingConfig, choices_of, is_optional
+
+_SHOWN = 80
 
 
 def read_config(stage: str, source: str | None, assignments: Sequence[str] = ()) -> TrainingConfig:
@@ -37,7 +40,7 @@ def read_config(stage: str, source: str | None, assignments: Sequence[str] = ())
                 f"read_config: --set must be key=value; got {assignment!r}. Write for instance --set batch_size=8."
             )
         try:
-            values[key.strip()] = yaml.safe_load(text)
+            values[key.strip()] = _as_written(key.strip(), yaml.safe_load(text), text.strip())
         except yaml.YAMLError:
             raise ValueError(f"read_config: {key} must be a YAML value; got {text!r}. Quote texts.") from None
     if values.setdefault("stage", stage) != stage:
@@ -89,7 +92,8 @@ def _read_file(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
             cure = f"Did you mean {close[0]}?" if close else f"Presets are {', '.join(preset_names())}."
             raise ValueError(f"read_config: config must be a YAML file or a preset; got {source!r}. {cure}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values, document = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise ValueError(
             f"read_config: config must be a readable file; got {path} ({error.strerror}). Check the path."
@@ -98,7 +102,15 @@ def _read_file(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise ValueError(f"read_config: {path} must be YAML; got an error: {reason}. Repair the file.") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ValueError(f"read_config: {path} must hold settings as `key: value`; got {values!r}. Add some.")
+        got = repr(values) if len(repr(values)) <= _SHOWN else f"{repr(values)[:_SHOWN]}..."
+        raise ValueError(f"read_config: {path} must hold settings as `key: value`; got {got}. Add some.")
+    written: set[str] = set()
+    for key, value in document.value:
+        if key.value in written:
+            raise ValueError(f"read_config: {path} must hold each setting once; got {key.value} twice. Remove one.")
+        written.add(key.value)
+        if key.value in values and isinstance(value, yaml.ScalarNode):
+            values[key.value] = _as_written(key.value, values[key.value], value.value)
     base = values.pop("based_on", None)
     if base is None:
         return dict(values)
@@ -106,6 +118,13 @@ def _read_file(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"read_config: based_on must not lead back to {source}; got a circle. Break it.")
     beside = path.parent / str(base)
     return {**_read_file(str(beside if beside.is_file() else base), (*seen, source)), **values}
+
+
+def _as_written(name: str, value: Any, text: str) -> Any:
+    """Returns the text where a setting is one and YAML reads a number or a date: the folder 010 would become 8."""
+    kind = get_type_hints(TrainingConfig).get(name)
+    is_text = kind is not None and bool({str, Path} & {kind, *get_args(kind)})
+    return text if is_text and isinstance(value, int | float | date) and not isinstance(value, bool) else value
 
 
 def _typed(name: str, kind: Any, value: Any) -> Any:

@@ -145,6 +145,8 @@ def test_a_file_may_change_a_preset_of_its_own_name(tmp_path, monkeypatch):
         ({"a.yaml": ""}, "must hold settings as `key: value`; got None"),
         ({"a.yaml": "- batch_size"}, r"got \['batch_size'\]"),
         ({"a.yaml": "1: 2"}, "must hold settings"),
+        ({"a.yaml": "seed: 1\nepochs: 2\nseed: 1"}, "must hold each setting once; got seed twice"),
+        ({"a.yaml": f"[{'9, ' * 50}9]"}, r"got \[9, 9, .{0,80}9?\.\.\. Add some"),
         ({"a.yaml": "batchsize: 2"}, "known names; got 'batchsize'. Did you mean batch_size?"),
         ({"a.yaml": "xyzzy: 2"}, "got 'xyzzy'. `exgra-med train --help` lists them"),
         ({"a.yaml": "stage: 2"}, "settings must be for stage2, as the command says; got stage 2"),
@@ -180,6 +182,10 @@ def test_a_file_that_is_no_text(tmp_path):
         ("model=7", "7"),
         ("model=runs/a=b", "runs/a=b"),
         ("output=2024", Path("2024")),
+        ("output=010", Path("010")),
+        ("output=2024_05", Path("2024_05")),
+        ("output=2024-05-01", Path("2024-05-01")),
+        ("data_license=4.10", "4.10"),
         ("report_to=tensorboard,wandb", "tensorboard,wandb"),
         ("report_to=none", "none"),
         (" seed = 3", 3),
@@ -189,6 +195,13 @@ def test_values_take_the_type_of_their_field(pair, expected):
     value = getattr(read_config("stage2", None, [*GIVEN, pair]), pair.partition("=")[0].strip())
     assert value == expected
     assert type(value) is type(expected)
+
+
+def test_texts_of_a_file_stay_as_they_are_written(tmp_path):
+    write(tmp_path, "a.yaml", "output: 010\ndata: '7'\nimages: 1_0\nseed: 010\n<<: {batch_size: 3}")
+    found = read_config("stage2", str(tmp_path / "a.yaml"))
+    assert (found.output, found.data, found.images) == (Path("010"), Path("7"), Path("1_0"))
+    assert (found.seed, found.batch_size) == (8, 3)
 
 
 @pytest.mark.parametrize(

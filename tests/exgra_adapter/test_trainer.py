@@ -241,10 +241,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(make):
         trainer.train()
 
 
-@pytest.mark.parametrize(
-    ("saved", "said"),
-    [("no", "the loss must stay finite; got nan at step 2"), ("steps", "the weights must stay finite")],
-)
+@pytest.mark.parametrize(("saved", "said"), [("no", "the loss must stay finite"), ("steps", "the weights must stay")])
 def test_what_is_not_finite_after_the_last_log_ends_the_training_too(make, saved, said):
     trainer = make(weight=0.0, logging_steps=10, save_strategy=saved)
     compute_loss = trainer.compute_loss
