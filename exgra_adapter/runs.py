@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 _SETTINGS, _HISTORY, _SUMMARY = "settings.json", "history.jsonl", "summary.json"
+# Beginnings of temporary names: a run that is killed before it has written its settings leaves nothing else.
+_LEFT_BY_A_KILL = (".partial", ".writable", f".{_SETTINGS}.")
 # What `load_model` looks for: of an earlier run, it would be loaded instead of this one's, or with it.
 _WHOLE_MODEL = ("config.json", "model*.safetensors", "model*.safetensors.index.json")
 _ADAPTER = (ADAPTER_CONFIG, "adapter_model*.safetensors")
@@ -144,7 +146,7 @@ def _check_output(config: TrainingConfig) -> TrainingSummary | None:
     if config.resume and settings.is_file():
         _require_same_settings(config, settings)
         return _read_summary(output) if (output / _SUMMARY).is_file() else None
-    if any(output.iterdir()):
+    if any(not path.name.startswith(_LEFT_BY_A_KILL) for path in output.iterdir()):
         raise ValueError(
             f"train: output must be an empty folder; got {output} with files in it. "
             "Continue an interrupted run with --resume, start anew with --overwrite, or choose another folder."
@@ -168,8 +170,12 @@ def _claim_output(config: TrainingConfig) -> None:
         for name in (_SUMMARY, _HISTORY, ALIGNMENT_FILE):
             (config.output / name).unlink(missing_ok=True)
         shutil.rmtree(config.output / CHECKPOINTS, ignore_errors=True)
-    for leftover in config.output.glob(".partial*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in config.output.iterdir():
+        if leftover.name.startswith(_LEFT_BY_A_KILL):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink()
     write_json(config.output / _SETTINGS, config.to_json())
 
 

@@ -233,6 +233,14 @@ def test_by_chooses_the_groups(typed, tmp_path, capsys):
     assert "got 'organ'. Choose from ['answer_type'" in capsys.readouterr().err
 
 
+def test_what_a_program_wrote_for_a_missing_group_is_unknown(tmp_path):
+    samples = [{"id": str(n), "image": "a.png", "conversations": turn("?", "yes")} for n in range(3)]
+    for one, value in zip(samples, ("CT", float("nan"), None), strict=True):
+        one["modality"] = value
+    (tmp_path / "test.json").write_text(json.dumps(samples))
+    assert read_questions(tmp_path / "test.json").groups["modality"] == [("CT",), ("unknown",), ("unknown",)]
+
+
 def test_repeated_ids_are_told_apart_by_their_order(tmp_path, capsys):
     samples = [{"id": "x", "image": "a.png", "conversations": turn("?", text)} for text in ("yes", "liver", "no")]
     (tmp_path / "test.json").write_text(json.dumps(samples))

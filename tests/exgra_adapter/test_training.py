@@ -162,6 +162,14 @@ def test_a_run_killed_after_its_last_step_takes_no_other(small_data, first_stage
         assert (resumed.output / name).read_bytes() == (whole.output / name).read_bytes()
 
 
+def test_a_run_killed_while_it_wrote_its_settings_is_started_again(small_data, tmp_path):
+    (tmp_path / ".writable1").touch()
+    (tmp_path / ".settings.json.2.partial").write_text("{")
+    (tmp_path / ".partial3").mkdir()
+    train(config(small_data, tmp_path, "stage1", resume=True), console_progress=False)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_an_interrupt_leaves_nothing_half_written(small_data, tmp_path, monkeypatch):
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
