@@ -99,8 +99,8 @@ def complete_folder(output: Path, caller: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".partial"))
     try:
         yield folder
-        # mkdtemp makes private folders; a result is as readable as its parent.
-        folder.chmod(output.parent.stat().st_mode & 0o777)
+        # mkdtemp makes private folders; a result is as readable as its parent, and belongs to the group of it.
+        folder.chmod(output.parent.stat().st_mode & 0o2777 & ~umask())
         folder.replace(output)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

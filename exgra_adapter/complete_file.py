@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from exgra_adapter.atomic import umask
+
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[IO[str]]:
@@ -36,7 +38,7 @@ def complete_file(path: Path) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes private files; a result is as readable as its folder.
-        temporary.chmod(path.parent.stat().st_mode & 0o666)
+        temporary.chmod(path.parent.stat().st_mode & 0o666 & ~umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
+from exgra_adapter.atomic import complete_folder
+from exgra_adapter.complete_file import complete_file
 from exgra_adapter.config import TrainingConfig
 from exgra_adapter.models import export_model
 from exgra_adapter.training import train
@@ -31,6 +34,19 @@ def test_weights_are_as_readable_as_other_files(small_data, tmp_path):
     train(config(small_data, tmp_path / "adapted", lora_rank=2), console_progress=False)
     export_model(tmp_path / "run", tmp_path / "exported")
     assert [modes(tmp_path / name) for name in ("run", "adapted", "exported")] == [plain] * 3
+
+
+@pytest.mark.parametrize(("place", "folder", "file"), [(0o2777, 0o2755, 0o644), (0o700, 0o700, 0o600)])
+def test_results_are_as_readable_as_their_place_and_nobody_elses_to_write(tmp_path, place, folder, file):
+    before = os.umask(0o022)
+    try:
+        tmp_path.chmod(place)
+        with complete_folder(tmp_path / "model", "example"), complete_file(tmp_path / "data.json"):
+            pass
+    finally:
+        os.umask(before)
+    found = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("model", "data.json")]
+    assert found == [folder, file]
 
 
 def test_permissions_are_added_and_none_is_taken(tmp_path):
