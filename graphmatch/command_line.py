@@ -121,9 +121,12 @@ def similar_file(path: Path) -> Path | None:
         >>> similar_file(folder / "car1.dd.xy").name
         'car1.dd.xz'
     """
-    if path.exists() or not path.parent.is_dir():
+    try:
+        if path.exists() or not path.parent.is_dir():
+            return None
+        name = closest(path.name, [other.name for other in path.parent.iterdir()])
+    except OSError:  # a folder that may not be listed
         return None
-    name = closest(path.name, (other.name for other in path.parent.iterdir()))
     return None if name is None else path.with_name(name)
 
 

@@ -99,6 +99,17 @@ def test_similar_files():
     assert similar_file(Path(__file__).with_name("test_cli_sugestions.py")) == Path(__file__)
 
 
+def test_folders_that_may_not_be_listed_give_no_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(folder: Path):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert cli.main(["info", str(tmp_path / "absent.dd")]) == 2
+    assert capsys.readouterr().err.endswith("absent.dd: No such file or directory\n")
+
+
 @pytest.mark.parametrize(
     ("message", "hint"),
     [

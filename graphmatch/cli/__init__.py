@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(_about_file(error) if error.filename else str(error))
     except MemoryError:
         complain("out of memory: use a smaller problem or fewer threads")
-    except (ImportError, ValueError) as error:
+    except (ImportError, TypeError, ValueError) as error:
         complain(str(error))
     return 2
 

@@ -15,9 +15,12 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 def say(text: str) -> None:
-    """Writes results; a reader that has seen enough and left, such as `head`, is no error."""
-    # File names may hold bytes that are no text.
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Writes results; a reader that is not there, or has seen enough and left, such as `head`, is no error."""
+    if sys.stdout is None:  # closed before the process began
+        return
+    # File names may hold letters that the encoding of the output lacks, and bytes that are no text.
+    encoding = sys.stdout.encoding or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -29,7 +32,9 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Writes one line about an error."""
+    """Writes one line about an error, if there is a reader."""
+    if sys.stderr is None:
+        return
     sys.stderr.write(f"graphmatch: error: {' '.join(text.split())}\n")
 
 
@@ -45,7 +50,7 @@ def elapsed_time(time_limit: float | None, quiet: bool) -> Iterator[None]:
 
     A native call says nothing before it ends: a thread of its own looks at the clock.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _is_watched():
         yield
         return
     done = threading.Event()
@@ -57,6 +62,10 @@ def elapsed_time(time_limit: float | None, quiet: bool) -> Iterator[None]:
     finally:
         done.set()
         watch.join()
+
+
+def _is_watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _show_time(done: threading.Event, limit: str) -> None:
@@ -75,7 +84,7 @@ def _show_time(done: threading.Event, limit: str) -> None:
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str], None]]:
     """Yields what shows on a terminal which part of the work has begun, and after how many seconds."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _is_watched():
         yield lambda text: None
         return
     start = time.monotonic()
