@@ -6,10 +6,13 @@ On CUDA tensors values are not checked here, which would wait for the GPU, but s
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import operator
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -250,6 +253,21 @@ def option(where: str, argument: str, value: float, holds: bool, rule: str, cure
     """Checks one option of a solver, an estimator or a layer."""
     if not holds:
         raise ValueError(message(where, argument, rule, repr(value), cure))
+
+
+def whole_numbers(options: Any) -> None:
+    """Checks that the options of a dataclass that are declared as int are whole numbers that native code can take."""
+    where = type(options).__name__
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.type not in ("int", "int | None") or (value is None and field.type != "int"):
+            continue
+        try:
+            number = operator.index(value)
+        except TypeError:
+            text = message(where, field.name, "be a whole number", describe(value), "Convert it with int().")
+            raise TypeError(text) from None
+        option(where, field.name, value, -(2**63) <= number < 2**63, "fit into 64 bits", "Take a smaller number.")
 
 
 def budget(where: str, max_gap: float, time_limit: float | None) -> None:

@@ -29,6 +29,34 @@ def test_certified_gap_is_what_was_asked_for(make_problem: Make):
     assert closed.all(), "a gap of 100 % closes at once"
 
 
+NUMBERED = [
+    (gm.Portfolio, "seed"),
+    (gm.DualAscent, "max_iterations"),
+    (gm.Tabu, "steps"),
+    (gm.Fusion, "generations"),
+    (gm.BranchAndBound, "max_nodes"),
+    (gm.FAQ, "starts"),
+    (gm.LAP, "threads"),
+    (gm.Sinkhorn, "max_iterations"),
+    (gm.GumbelSinkhorn, "samples"),
+    (gm.RRWM, "max_iterations"),
+    (gm.IMLE, "samples"),
+    (gm.ScoreFunction, "seed"),
+    (gm.Best, "starts"),
+    (gm.LocalSearch, "seed"),
+    (gm.SequentialConstruction, "max_iterations"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERED, ids=lambda value: getattr(value, "__name__", value))
+def test_options_that_count_are_whole_numbers(kind: type, name: str):
+    assert getattr(kind(**{name: torch.tensor(3)}), name) == 3, "whole numbers of any library"
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}: {name} must be a whole number; got float 10000\.0\."):
+        kind(**{name: 1e4})
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}: {name} must fit into 64 bits; got {2**63}\."):
+        kind(**{name: 2**63})
+
+
 def test_more_iterations_never_hurt(make_problem: Make):
     problem = make_problem("lawler", 13, batch=20, n1=8, n2=8, e1=24, e2=24)
     short = gm.solve(problem, gm.DualAscent(max_iterations=1))

@@ -54,6 +54,10 @@ class LAP:
     threads: int | None = None
     on_cpu: bool = False
 
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        _check.whole_numbers(self)
+
     def solve(self, problem: Problem) -> MatchResult:
         """Returns optimal matchings; raises TypeError for quadratic problems."""
         return self._solve(problem, None)

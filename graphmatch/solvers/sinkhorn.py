@@ -78,6 +78,7 @@ class Sinkhorn:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        _check.whole_numbers(self)
         where = type(self).__name__
         usable = 1e-30 <= self.temperature <= 1e30  # float32 knows no reciprocals of much smaller numbers
         _check.option(where, "temperature", self.temperature, usable, "lie in [1e-30, 1e30]", "LAP is its limit 0.")
