@@ -95,6 +95,16 @@ def test_ragged_batches(solver: gm.Solver, make_problem: Make):
             torch.testing.assert_close(together.lower_bound[place], alone.lower_bound[0])
 
 
+def test_bounds_allow_for_the_rounding_of_real_edges_only():
+    edges = torch.tensor([[0, 1], [1, 0]])
+    large = gm.LawlerProblem(torch.zeros(1, 2, 2).double(), torch.full((1, 2, 2), 1e20).double(), edges, edges)
+    other = gm.LawlerProblem(
+        torch.zeros(1, 2, 2).double(), torch.zeros(1, 60, 60).double(), edges.repeat(30, 1), edges.repeat(30, 1)
+    )
+    alone, padded = gm.solve(large, gm.IPFP()), gm.solve(gm.stack_problems([large, other]), gm.IPFP())
+    torch.testing.assert_close(padded.lower_bound[:1], alone.lower_bound, rtol=1e-15, atol=0)
+
+
 @every_solver
 def test_no_match_of_a_partial_problem_costs_more_than_it_saves(solver: gm.Solver, make_problem: Make):
     for seed in range(10):

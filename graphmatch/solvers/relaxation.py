@@ -209,6 +209,7 @@ class RelaxationSolver(ABC):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        _check.whole_numbers(self)
         where = type(self).__name__
         iterations = self.max_iterations
         _check.option(where, "max_iterations", iterations, iterations >= 1, "be at least 1", "100 is plenty.")
@@ -306,8 +307,8 @@ def separate_bound(where: str, problem: LawlerProblem, allowed: Tensor, on_cpu: 
     unary, quadratic = _without_loops(problem, allowed, torch.float64)
     batch, n1, n2 = unary.shape
     total, size = torch.zeros_like(unary), unary.abs().sum(2)
+    left, right = real_edges(problem)
     if unary.numel() and quadratic.numel():
-        left, right = real_edges(problem)
         merged, tails, heads = _merged_pairs(quadratic, problem.edges2, right, n2)
         sums = quadratic.abs().sum(2).flatten()
         for ends1, ends2 in zip(_stacked(problem.edges1, left, n1), (tails, heads), strict=True):
@@ -316,7 +317,7 @@ def separate_bound(where: str, problem: LawlerProblem, allowed: Tensor, on_cpu: 
             rows = least.view(batch, n2, -1).mT.reshape(-1, n2)
             total += total.new_zeros(batch * n1, n2).index_add_(0, ends1, rows).view(batch, n1, n2)
             size += size.new_zeros(batch * n1).index_add_(0, ends1, sums).view(batch, n1)
-    terms = quadratic.shape[1] + quadratic.shape[2] + 4
+    terms = (left.sum(1) + right.sum(1) + 4)[:, None, None]  # those of padding add nothing
     costs = unary + 0.5 * total
     costs = costs - terms * torch.finfo(torch.float64).eps * (unary.abs() + size[:, :, None])
     costs = host_costs(where, torch.where(allowed, costs, torch.inf), on_cpu)

@@ -203,6 +203,15 @@ def test_gaps_and_status(objectives: list[float], bounds: list[float], gap: floa
     assert result.status == status
 
 
+@pytest.mark.parametrize("method", [gm.Best(), gm.AllPairs(), gm.Synchronize()], ids=str)
+def test_gaps_near_zero_are_measured_by_the_costs(method: gm.Best | gm.AllPairs | gm.Synchronize):
+    costs = torch.tensor([[0.7, 0.3], [0.1, 0.9]]).double()[None]  # no match is worth what it costs
+    pair = gm.LawlerProblem(costs, torch.zeros(1, 0, 0).double(), NONE, NONE, unmatched_cost=0.0)
+    result = gm.solve_multigraph(gm.MultiGraphProblem.from_pairs({(0, 1): pair, (1, 2): pair, (0, 2): pair}), method)
+    assert result.lower_bound < result.objective == 0
+    assert result.status == gm.Status.OPTIMAL
+
+
 def test_a_broken_constraint_is_infeasible():
     result = result_with([math.inf, -1.0], [-2.0, -2.0])
     assert result.status == gm.Status.INFEASIBLE
