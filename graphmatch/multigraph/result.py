@@ -13,6 +13,8 @@ from graphmatch import _check, _ops
 from graphmatch.multigraph.labels import compact_labels, cycle_consistency, matchings_of_labels
 from graphmatch.multigraph.problem import MultiGraphProblem
 from graphmatch.result import MatchResult, Status
+from graphmatch.solvers.relaxation import real_edges
+from graphmatch.solvers.rounding import largest_cost, real_nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class MultiGraphResult:
             nodes; distinct within a graph; -1 = padding.
         pair_objectives: (p,) float64, cost of the matching of each pair; +inf where it breaks a constraint.
         pair_bounds: (p,) float64, no matching of the pair alone is cheaper; -inf where nothing was proven.
-        max_gap: Relative gap that counts as optimal.
+        max_gap: Gap that counts as optimal, relative to |objective| or the largest |cost|, whichever is larger.
         pairwise: The pairs solved each on its own, where the method did that; in general they contradict each other.
 
     Example:
@@ -86,7 +88,19 @@ class MultiGraphResult:
         """OPTIMAL if the gap is at most `max_gap`; INFEASIBLE where no allowed matchings were found."""
         if not math.isfinite(self.objective):
             return Status.INFEASIBLE
-        return Status.OPTIMAL if self.gap <= self.max_gap else Status.FEASIBLE
+        scale = max(abs(self.objective), self._largest_cost)
+        closed = self.objective - self.lower_bound <= self.max_gap * scale
+        return Status.OPTIMAL if closed else Status.FEASIBLE
+
+    @cached_property
+    def _largest_cost(self) -> float:
+        costs = self.problem.costs
+        left, right = real_edges(costs)
+        allowed = real_nodes(costs, costs.unary_costs) & (costs.unary_costs != torch.inf)
+        unary = torch.where(allowed, costs.unary_costs.detach(), 0)
+        quadratic = torch.where(left[:, :, None] & right[:, None, :], costs.quadratic_costs.detach(), 0)
+        largest = [float(largest_cost(each).max()) for each in (unary, quadratic)]
+        return max(abs(costs.unmatched_cost or 0.0), *largest)
 
     @property
     def universe_size(self) -> int:
