@@ -181,6 +181,17 @@ def test_faq_starts_where_it_is_told():
     assert other.assignment.tolist() == [list(range(15))], "the barycenter has no preference: ties go to the lowest"
 
 
+def test_padded_problems_start_where_they_are_told():
+    sizes = torch.tensor([14, 9, 12, 10])
+    problem = replace(random_problem("real linear", 5, 14, batch=4), sizes=sizes)
+    best = gm.solve(problem)
+    point = (best.assignment[:, :, None] == torch.arange(14)).double()
+    starts = [(gm.FAQ(max_iterations=0, initial=point), None)]
+    starts += [(solver, best.state) for solver in (gm.Tabu(steps=1, restarts=1), gm.DualAscent(max_iterations=1))]
+    for solver, state in starts:
+        torch.testing.assert_close(gm.solve(problem, solver, state=state).objective, best.objective)
+
+
 def test_a_warm_start_loses_nothing():
     problem = random_problem("real", 9, 20)
     first = gm.solve(problem, gm.Portfolio(effort=0.5))

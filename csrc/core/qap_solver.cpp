@@ -196,7 +196,14 @@ Solution solve_qap(const QapProblem<T>& problem, const QapOptions& options, cons
   if (!costs.build(problem)) return invalid_solution();
   QapSearch search(costs, options, stop);
   if (!search.start()) return infeasible_solution(0);
-  if (problem.nodes > 0) search.run(start);
+  std::vector<double> point;
+  if (start != nullptr) {
+    for (std::int64_t i = 0; i < problem.nodes; ++i) {
+      const double* row = start + i * problem.stride;
+      point.insert(point.end(), row, row + problem.nodes);
+    }
+  }
+  if (problem.nodes > 0) search.run(start == nullptr ? nullptr : point.data());
 
   Solution solution;
   std::copy(search.best().begin(), search.best().end(), assignment);

@@ -26,7 +26,8 @@ struct QapOptions {
 };
 
 // Writes the location of each facility to `assignment`, -1 everywhere when every permutation is forbidden. `start`, if
-// given, is the point (nodes x nodes) that the first run of FAQ starts from. Deterministic unless time runs out.
+// given, is the point (nodes x nodes, rows as far apart as those of the matrices) that the first run of FAQ starts
+// from. Deterministic unless time runs out.
 template <class T>
 Solution solve_qap(const QapProblem<T>& problem, const QapOptions& options, const double* start, Stop& stop,
                    std::int64_t* assignment);
