@@ -13,6 +13,7 @@ from torch import Tensor
 
 import graphmatch as gm
 from graphmatch import _reference
+from graphmatch.solvers.base import state_without_duals
 
 Make = Callable[..., gm.Problem]
 
@@ -190,6 +191,30 @@ def test_padded_problems_start_where_they_are_told():
     starts += [(solver, best.state) for solver in (gm.Tabu(steps=1, restarts=1), gm.DualAscent(max_iterations=1))]
     for solver, state in starts:
         torch.testing.assert_close(gm.solve(problem, solver, state=state).objective, best.objective)
+
+
+@every_kind
+def test_the_portfolio_decides_problems_of_few_nodes(kind: str):
+    problem = random_problem(kind, 1, 8, batch=20)
+    found, exact = gm.solve(problem, gm.Portfolio(effort=0.1)), gm.solve(problem, gm.BranchAndBound())
+    assert set(found.statuses) <= {gm.Status.OPTIMAL, gm.Status.INFEASIBLE}
+    torch.testing.assert_close(found.objective, exact.objective)
+
+
+@pytest.mark.parametrize("effort", [0.05, 1.0])
+def test_how_a_problem_is_solved_follows_from_its_own_size(effort: float):
+    solver, sizes = gm.Portfolio(effort=effort), torch.tensor([8, 11, 0, 5, 9, 8])
+    problem = replace(random_problem("real linear", 3, 11, batch=6), sizes=sizes)
+    state, changed = gm.solve(problem, solver).state, replace(problem, flow=problem.flow + 0.1)
+    for batch, start in ((problem, None), (changed, state)):
+        together = gm.solve(batch, solver, state=start)
+        for place, n in enumerate(sizes.tolist()):
+            one = {name: getattr(batch, name)[place : place + 1, :n, :n] for name in ("flow", "distance", "linear")}
+            began = None if start is None else state_without_duals(start.matching[place : place + 1, :n])
+            alone = gm.solve(gm.KoopmansBeckmannProblem(**one), solver, state=began)
+            assert together.assignment[place].tolist() == alone.assignment[0].tolist() + [-1] * (11 - n)
+            for name in ("objective", "lower_bound", "status", "iterations", "stage"):
+                assert getattr(together, name)[place] == getattr(alone, name)[0]
 
 
 def test_a_warm_start_loses_nothing():

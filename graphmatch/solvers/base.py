@@ -99,6 +99,10 @@ class LawlerSolver(ABC):
         """Returns the native call for dense problems of this size; None = they are solved as Lawler problems."""
         return None
 
+    def converted_call(self) -> LawlerCall:
+        """Returns the native call for dense problems that are solved as Lawler problems."""
+        return self.call()
+
     def solve(self, problem: Problem) -> MatchResult:
         """Returns matchings and bounds."""
         return self._solve(problem, None)
@@ -113,9 +117,9 @@ class LawlerSolver(ABC):
             dense = self.dense_call(problem.flow.shape[1])
             if dense is not None:
                 return self._solve_dense(problem, dense, state)
-            lawler = problem.to_lawler()
+            lawler, call = problem.to_lawler(), self.converted_call()
         else:
-            lawler = take_kind(where, problem, LawlerProblem, "Use LAP for linear costs.")
+            lawler, call = take_kind(where, problem, LawlerProblem, "Use LAP for linear costs."), self.call()
         threads = thread_count(where, self.threads)
         device = lawler.unary_costs.device
         known = None if state is None else check_state(where, state, tuple(lawler.unary_costs.shape))
@@ -137,7 +141,7 @@ class LawlerSolver(ABC):
             lawler.edges2,
             lawler.sizes,
             lawler.unmatched_cost,
-            *self._options(threads),
+            *self._options(call, threads),
             *warm,
             self.keep_state,
         )
@@ -155,7 +159,7 @@ class LawlerSolver(ABC):
         threads = thread_count(where, self.threads)
         _check.memory(where, _working_bytes(problem, threads), "Use fewer edges, smaller graphs or fewer threads.")
         known = None if state is None else check_state(where, state, tuple(problem.unary_costs.shape))
-        options = self._options(threads)
+        options = self._options(self.call(), threads)
         return sample_lawler(where, problem, call, known, options, self.on_cpu, self.keep_state)
 
     def stays(self, costs: Tensor) -> bool:
@@ -177,9 +181,8 @@ class LawlerSolver(ABC):
             return
         raise ValueError(_check.message(where, "the problem", "be on the CPU", f"device {device}", cure))
 
-    def _options(self, threads: int) -> tuple[object, ...]:
+    def _options(self, call: LawlerCall, threads: int) -> tuple[object, ...]:
         """Returns the arguments of the native solver from method to threads."""
-        call = self.call()
         budgets = (call.max_iterations, call.runs, call.steps, call.max_nodes, call.effort)
         return call.method, *budgets, self.max_gap, call.seed, self.time_limit, threads
 
@@ -202,19 +205,19 @@ class LawlerSolver(ABC):
             on_cpu=self.on_cpu,
             start=start,
         )
-        if not self.keep_state:
-            return result
-        device = problem.flow.device
-        # Dense problems have no duals to keep.
-        return replace(
-            result,
-            state=SolverState(
-                result.assignment,
-                torch.zeros(batch, 0, nodes + 1, device=device),
-                torch.zeros(batch, nodes, device=device),
-                torch.zeros(batch, dtype=torch.float64, device=device),
-            ),
-        )
+        return replace(result, state=state_without_duals(result.assignment)) if self.keep_state else result
+
+
+def state_without_duals(matching: Tensor) -> SolverState:
+    """Returns the state of dense problems with these matchings (b, n): they have no duals to keep."""
+    batch, nodes = matching.shape
+    device = matching.device
+    return SolverState(
+        matching,
+        torch.zeros(batch, 0, nodes + 1, device=device),
+        torch.zeros(batch, nodes, device=device),
+        torch.zeros(batch, dtype=torch.float64, device=device),
+    )
 
 
 def _solvable(costs: Tensor) -> Tensor:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from graphmatch import _check, _device, _ops
-from graphmatch.solvers.base import LawlerCall, LawlerSolver
-from graphmatch.solvers.call import QapCall
+from graphmatch.problem import KoopmansBeckmannProblem, Problem, unchecked
+from graphmatch.result import MatchResult, State
+from graphmatch.solvers.base import LawlerCall, LawlerSolver, check_state, state_without_duals
+from graphmatch.solvers.call import QapCall, check_rounding
 
 _DECIDED_NODES = 8
+_DECIDING_TREE = 1_000_000  # there are 109,601 partial permutations of 8 nodes
+_HASTY = 0.1
+_LEAST_SECONDS = 1e-3  # of a limit that is spent
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Portfolio(LawlerSolver):
     Dense problems (`KoopmansBeckmannProblem`): FAQ, then tabu searches of a pool of permutations and of their
     crossings, pool after pool, until several in a row find nothing better. A time limit is used up, by all threads,
     whatever the effort. Lower bounds are those of Gilmore and Lawler; up to 16 nodes the dual ascent of Hahn and
-    Grant helps, and up to 8 branch and bound decides.
+    Grant helps, and up to 8 branch and bound decides, unless the effort is below 0.1.
 
     On a GPU sparse problems get the dual ascent, then, unless the effort is below 0.1, tabu searches; the other stages
     run on the CPU only. All problems of a batch are solved at the same time, nothing waits for the answers, and costs
@@ -82,12 +89,60 @@ class Portfolio(LawlerSolver):
         """Returns the native call of this solver."""
         return LawlerCall(_ops.PORTFOLIO, max_iterations=self.max_iterations, effort=self.effort, seed=self.seed)
 
+    def converted_call(self) -> LawlerCall:
+        """Returns the native call for dense problems of few nodes: they are decided, unless in haste."""
+        if self.effort < _HASTY:
+            return self.call()
+        iterations = self.max_iterations
+        return LawlerCall(_ops.BRANCH_AND_BOUND, max_iterations=iterations, max_nodes=_DECIDING_TREE, seed=self.seed)
+
     def dense_call(self, nodes: int) -> QapCall | None:
         """Returns the native call for dense problems; small ones are decided by branch and bound."""
         if nodes <= _DECIDED_NODES:
             return None
         effort = self.effort if self.time_limit is None else torch.inf
         return QapCall(_ops.QAP_PORTFOLIO, effort=effort, seed=self.seed)
+
+    def _solve(self, problem: Problem, state: State | None) -> MatchResult:
+        if not isinstance(problem, KoopmansBeckmannProblem) or problem.sizes is None:
+            return super()._solve(problem, state)
+        nodes = problem.flow.shape[1]
+        check_rounding("Portfolio", problem.flow.device, self.on_cpu)
+        few = problem.sizes <= _DECIDED_NODES
+        if nodes <= _DECIDED_NODES or not bool(few.any()):
+            return super()._solve(problem, state)
+        return self._solve_apart(problem, few, state)
+
+    def _solve_apart(self, problem: KoopmansBeckmannProblem, few: Tensor, state: State | None) -> MatchResult:
+        """Returns answers of a batch, those of few nodes (b,) apart: how one is solved follows from its own size."""
+        begin = time.monotonic()
+        batch, nodes, _ = problem.flow.shape
+        device = problem.flow.device
+        matching = None
+        if state is not None:
+            known = check_state("Portfolio", state, (batch, nodes, nodes)).matching.to(device)
+            matching = known.repeat(batch // max(len(known), 1), 1)
+        assignment = torch.full((batch, nodes), -1, device=device)
+        objective, bound = (torch.zeros(batch, dtype=torch.float64, device=device) for _ in range(2))
+        status, iterations, stage = (torch.zeros(batch, dtype=torch.int64, device=device) for _ in range(3))
+        for chosen, count in ((few, _DECIDED_NODES), (~few, nodes)):
+            if not bool(chosen.any()):
+                continue
+            costs = {"flow": problem.flow, "distance": problem.distance, "linear": problem.linear}
+            cut = {name: None if each is None else each[chosen, :count, :count] for name, each in costs.items()}
+            part = unchecked(problem, sizes=None if problem.sizes is None else problem.sizes[chosen], **cut)
+            start = None if matching is None else state_without_duals(matching[chosen, :count])
+            limit = self.time_limit
+            if limit is not None:
+                limit = max(limit - (time.monotonic() - begin), _LEAST_SECONDS)
+            answer = LawlerSolver._solve(replace(self, time_limit=limit), part, start)
+            assignment[chosen, :count] = answer.assignment
+            objective[chosen], bound[chosen] = answer.objective, answer.lower_bound
+            status[chosen], iterations[chosen] = answer.status, answer.iterations
+            if answer.stage is not None:
+                stage[chosen] = answer.stage
+        kept = state_without_duals(assignment) if self.keep_state else None
+        return MatchResult(problem, assignment, objective, bound, status, iterations, stage, kept)
 
 
 def quick_solver() -> Portfolio:
