@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -255,23 +255,29 @@ def option(where: str, argument: str, value: float, holds: bool, rule: str, cure
         raise ValueError(message(where, argument, rule, repr(value), cure))
 
 
+def whole_number(where: str, argument: str, value: object, cure: str) -> int:
+    """Checks that a value is a whole number, of any library, that fits into 64 bits, and returns it."""
+    try:
+        number = value if isinstance(value, int) else operator.index(value)  # type: ignore[call-overload]
+    except TypeError:
+        raise TypeError(message(where, argument, "be a whole number", describe(value), cure)) from None
+    option(where, argument, number, -(2**63) <= number < 2**63, "fit into 64 bits", "Take a smaller number.")
+    return number
+
+
 def whole_numbers(options: Any) -> None:
     """Checks that the options of a dataclass that are declared as int are whole numbers that native code can take."""
-    where = type(options).__name__
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if field.type not in ("int", "int | None") or (value is None and field.type != "int"):
-            continue
-        try:
-            number = operator.index(value)
-        except TypeError:
-            text = message(where, field.name, "be a whole number", describe(value), "Convert it with int().")
-            raise TypeError(text) from None
-        option(where, field.name, value, -(2**63) <= number < 2**63, "fit into 64 bits", "Take a smaller number.")
+        if field.type == "int" or (field.type == "int | None" and value is not None):
+            whole_number(type(options).__name__, field.name, value, "Convert it with int().")
 
 
 def budget(where: str, max_gap: float, time_limit: float | None) -> None:
     """Checks the two options that end a search early."""
+    for name, value, cure in (("max_gap", max_gap, "Try 1e-6."), ("time_limit", time_limit, "None is no limit.")):
+        if not isinstance(value, SupportsFloat) and (name, value) != ("time_limit", None):
+            raise TypeError(message(where, name, "be a number", describe(value), cure))
     if time_limit is not None:
         option(where, "time_limit", time_limit, time_limit > 0, "be positive seconds", "None is no limit.")
     option(where, "max_gap", max_gap, 0 <= max_gap < torch.inf, "be at least 0", "Try 1e-6.")

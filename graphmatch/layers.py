@@ -294,10 +294,11 @@ class MatchingLayer(nn.Module):
 
     def _key(self, step: object, device: torch.device) -> Tensor:
         """Returns what the noise of a call follows from, 0-d int64 on the device."""
-        if isinstance(step, int):
-            return torch.full((), step, dtype=torch.int64, device=device)
+        if isinstance(step, Tensor) and not (step.is_floating_point() or step.is_complex()):
+            return step.to(device, torch.int64)
         if step is not None:
-            return torch.as_tensor(step, dtype=torch.int64).to(device)
+            number = _check.whole_number("MatchingLayer", "step", step, "Count the calls.")
+            return torch.full((), number, dtype=torch.int64, device=device)
         if self.calls.device.type == "cpu" and device.type == "cuda" and not torch.compiler.is_compiling():
             # A layer that was not moved to the GPU: a number goes there with the call, the copy of a tensor would wait.
             return torch.full((), int(self.calls), dtype=torch.int64, device=device)

@@ -319,6 +319,26 @@ def test_a_file_of_several_graphs_gets_labels(three_graphs: Path, method: str | 
     assert content["lower_bound"] is None or content["lower_bound"] <= -4.0
 
 
+def test_an_open_gap_of_an_objective_of_zero_is_absolute(
+    three_graphs: Path, square: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def at_zero(*arguments: Any) -> gm.MultiGraphResult:
+        result = gm.solve_multigraph(*arguments)
+        nothing = torch.zeros_like(result.pair_objectives)
+        return replace(result, pair_objectives=nothing, pair_bounds=nothing - 0.5)
+
+    monkeypatch.setattr("graphmatch.cli.multigraph.solve_multigraph", at_zero)
+    use_stub(
+        monkeypatch,
+        lambda result: replace(result, objective=0 * result.objective, lower_bound=-1.5 + 0 * result.objective),
+    )
+    for path in (three_graphs, square):
+        assert cli.main(["solve", str(path)]) == 0
+        assert rows_of(capsys.readouterr().out)["gap"] == "none relative, 1.5 absolute"
+    assert cli.main(["solve", str(three_graphs), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["absolute_gap"] == 1.5
+
+
 def test_options_of_methods_are_checked(three_graphs: Path, square: Path, capsys: pytest.CaptureFixture):
     file = str(three_graphs)
     for arguments, text in [

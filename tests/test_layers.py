@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -75,6 +76,20 @@ def test_noise_follows_the_state_dict():
     assert torch.equal(restored(costs), second)
     other = gm.MatchingLayer(solver=gm.LAP(), gradient=gm.IMLE(samples=2, seed=1))
     assert not torch.equal(other(costs), first)
+
+
+def test_steps_are_whole_numbers():
+    layer = gm.MatchingLayer(gm.LAP(), gm.IMLE(samples=4, noise_scale=1.0))
+    costs = torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = layer(costs, step=3)
+    assert not expected.equal(layer(costs, step=4))
+    for step in (np.int64(3), torch.tensor(3), torch.tensor(3, dtype=torch.int32)):
+        assert expected.equal(layer(costs, step=step))
+    for step in (3.5, "3", torch.tensor(3.5)):
+        with pytest.raises(TypeError, match=r"^MatchingLayer: step must be a whole number; got "):
+            layer(costs, step=step)
+    with pytest.raises(ValueError, match=rf"^MatchingLayer: step must fit into 64 bits; got {2**63}\."):
+        layer(costs, step=2**63)
 
 
 def test_the_backward_pass_uses_the_noise_of_its_own_forward_pass():

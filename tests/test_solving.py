@@ -57,6 +57,17 @@ def test_options_that_count_are_whole_numbers(kind: type, name: str):
         kind(**{name: 2**63})
 
 
+@pytest.mark.parametrize("kind", [gm.Portfolio, gm.FAQ, gm.Best, gm.AllPairs])
+def test_gaps_and_limits_are_numbers(kind: type):
+    assert kind(max_gap=torch.tensor(0.5)).max_gap == 0.5, "numbers of any library"
+    for value, text in ((None, "NoneType None"), ("0.1", "str '0.1'")):
+        with pytest.raises(TypeError, match=rf"^{kind.__name__}: max_gap must be a number; got {text}\."):
+            kind(max_gap=value)
+    if kind is not gm.AllPairs:
+        with pytest.raises(TypeError, match=rf"^{kind.__name__}: time_limit must be a number; got str '1'\."):
+            kind(time_limit="1")
+
+
 def test_more_iterations_never_hurt(make_problem: Make):
     problem = make_problem("lawler", 13, batch=20, n1=8, n2=8, e1=24, e2=24)
     short = gm.solve(problem, gm.DualAscent(max_iterations=1))

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _FIRST_SHOWN = 1.0  # seconds without a sign of life
 _INTERVAL = 0.5
@@ -62,6 +63,13 @@ def elapsed_time(time_limit: float | None, quiet: bool) -> Iterator[None]:
     finally:
         done.set()
         watch.join()
+
+
+def gap_text(answer: dict[str, Any]) -> str:
+    """Returns both gaps of an answer as a row shows them; an objective of 0 leaves no relative one."""
+    is_open = answer["objective"] == 0 and answer["absolute_gap"] != 0
+    gaps = (None if is_open else answer["gap"], "relative"), (answer["absolute_gap"], "absolute")
+    return ", ".join(f"{'none' if gap is None else format(gap, '.3g')} {kind}" for gap, kind in gaps)
 
 
 def _is_watched() -> bool:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from graphmatch.cli import pictures
-from graphmatch.cli.console import elapsed_time, say, table
+from graphmatch.cli.console import elapsed_time, gap_text, say, table
 from graphmatch.cli.solvers import DEFAULT_METHOD, build_method
 from graphmatch.io import read_multigraph_dd
 from graphmatch.multigraph import MultiGraphProblem, MultiGraphResult, solve_multigraph
@@ -40,6 +40,7 @@ def _answer(result: MultiGraphResult, options: argparse.Namespace, seconds: floa
         "objective": _finite(result.objective),
         "lower_bound": _finite(result.lower_bound),
         "gap": _finite(result.gap),
+        "absolute_gap": _finite(result.objective - result.lower_bound),
         "consistency": result.consistency,
         "consistency_before": _finite(result.consistency_before),
         "graphs": len(counts),
@@ -64,7 +65,7 @@ def _text(answer: dict[str, Any]) -> str:
         "status": f"{answer['status']}: {answer['status_text']}",
         "objective": number("objective", ".12g"),
         "lower bound": number("lower_bound", ".12g"),
-        "gap": f"{number('gap', '.3g')} relative",
+        "gap": gap_text(answer),
         "consistency": f"{answer['consistency']:.3f}, of pairs solved alone {number('consistency_before', '.3f')}",
         "seconds": f"{answer['seconds']:.3f}",
         "graphs": f"{answer['graphs']}, {answer['universe_size']} different labels",

@@ -14,7 +14,7 @@ import torch
 import graphmatch
 from graphmatch import _check
 from graphmatch.cli import multigraph, pictures, qaplib
-from graphmatch.cli.console import elapsed_time, say, table
+from graphmatch.cli.console import elapsed_time, gap_text, say, table
 from graphmatch.cli.solvers import DEFAULT_SOLVER, add_options, build_solver
 from graphmatch.command_line import closest
 from graphmatch.io import read_dd, read_qaplib
@@ -164,7 +164,7 @@ def _text(answer: dict[str, Any], problem: Problem) -> str:
         "status": f"{answer['status']}: {answer['status_text']}",
         "objective": number("objective", ".12g"),
         "lower bound": number("lower_bound", ".12g"),
-        "gap": f"{number('gap', '.3g')} relative, {number('absolute_gap', '.3g')} absolute",
+        "gap": gap_text(answer),
         "best known": qaplib.best_known_text(*(answer[name] for name in _BEST_KNOWN)) or None,
         "iterations": str(answer["iterations"]),
         "seconds": f"{answer['seconds']:.3f}",
