@@ -255,10 +255,10 @@ def option(where: str, argument: str, value: float, holds: bool, rule: str, cure
         raise ValueError(message(where, argument, rule, repr(value), cure))
 
 
-def whole_number(where: str, argument: str, value: object, cure: str) -> int:
+def whole_number(where: str, argument: str, value: Any, cure: str) -> int:
     """Checks that a value is a whole number, of any library, that fits into 64 bits, and returns it."""
     try:
-        number = value if isinstance(value, int) else operator.index(value)  # type: ignore[call-overload]
+        number = value if isinstance(value, int) else operator.index(value)
     except TypeError:
         raise TypeError(message(where, argument, "be a whole number", describe(value), cure)) from None
     option(where, argument, number, -(2**63) <= number < 2**63, "fit into 64 bits", "Take a smaller number.")

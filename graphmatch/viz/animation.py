@@ -51,6 +51,14 @@ class AlignmentFrame:
         _check.shape(where, "second", second, first.shape, "as first: row i of both is sample i")
         assignment = _check.integer(where, "assignment", _check.tensor(where, "assignment", self.assignment, 1, "(n,)"))
         _check.shape(where, "assignment", assignment, (len(first),), "a sample per row of first")
+        outside = (assignment < -1) | (assignment >= len(first))
+        if bool(outside.any()):
+            rule, cure = f"hold samples in [0, {len(first)}), or -1", "Take that of a result."
+            raise ValueError(_check.message(where, "assignment", rule, int(assignment[outside][0]), cure))
+        for name, view in (("first", first), ("second", second)):
+            if not bool(view.isfinite().all()):
+                cure = "The training diverged: look at its loss."
+                raise ValueError(_check.message(where, name, "hold finite features", "others", cure))
         for name in ("first", "second", "assignment"):
             value = getattr(self, name).detach()
             object.__setattr__(self, name, value.to("cpu", value.dtype, copy=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ class Convergence:
 
     @property
     def gap(self) -> float:
-        """The relative gap in the end."""
+        """The relative gap in the end; NaN where no matching was found."""
+        if not abs(self.objective[-1]) < float("inf"):
+            return float("nan")
         difference = self.objective[-1] - self.lower_bound[-1]
         return difference / max(abs(self.objective[-1]), 1e-300) if difference > 0 else 0.0
 
@@ -183,6 +186,9 @@ def draw_convergence(
     if not records or not all(isinstance(record, Convergence) for record in records):
         rule, cure = "be one or several records of record_convergence", "Record some."
         raise TypeError(_check.message(_DRAW, "records", rule, _check.describe(records), cure))
+    if len(records) > len(style.elements):
+        rule, cure = f"be at most {len(style.elements)}, a colour each", "Draw several pictures."
+        raise ValueError(_check.message(_DRAW, "records", rule, len(records), cure))
     if over not in get_args(Axis):
         rule = f"be {', '.join(map(repr, get_args(Axis)))}"
         raise ValueError(_check.message(_DRAW, "over", rule, repr(over), suggestion(over, get_args(Axis))))
@@ -197,10 +203,18 @@ def draw_convergence(
     options = {record.option for record in records}
     axes.set_xlabel(f"{', '.join(sorted(options))}" if over == "budget" else over)
     axes.set_ylabel("cost")
-    text = ", ".join(f"{each.name}: gap {gap_text(each.gap)} after {each.seconds[-1]:.2g} s" for each in records[:2])
+    text = ", ".join(f"{each.name}: {_found(each)} after {each.seconds[-1]:.2g} s" for each in records[:2])
     curve_axes(axes, style, text if title is None else title)
     axes.legend(frameon=False, fontsize=12, labelcolor=style.text, loc="best")
     return figure
+
+
+def _found(record: Convergence) -> str:
+    return (
+        "no matching"
+        if math.isnan(record.gap)
+        else f"gap {gap_text(record.gap, record.objective[-1] - record.lower_bound[-1])}"
+    )
 
 
 def _draw_record(axes: Any, record: Convergence, over: Axis, colour: str | None, theme: Theme) -> None:

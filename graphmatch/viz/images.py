@@ -12,6 +12,7 @@ from torch import Tensor
 from graphmatch import _check
 
 _CHANNELS = (1, 3, 4)
+_PLAIN_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "RGB", "RGBA")  # of Pillow
 
 
 def image_array(where: str, image: Any) -> NDArray[Any]:
@@ -29,7 +30,7 @@ def image_array(where: str, image: Any) -> NDArray[Any]:
         from matplotlib.image import imread
 
         image = imread(os.fspath(image))
-    array = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
+    array = _as_array(image)
     if array.ndim == 3 and array.shape[0] in _CHANNELS and array.shape[2] not in _CHANNELS:
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -39,8 +40,24 @@ def image_array(where: str, image: Any) -> NDArray[Any]:
         rule = "be images: (h, w), (h, w, 3 or 4) or (3 or 4, h, w), of Pillow, or file names"
         received = f"{type(image).__name__} of shape {array.shape}, {array.dtype}"
         raise ValueError(_check.message(where, "images", rule, received, "One of a batch is batch[0]."))
-    if array.ndim == 3 and array.dtype.kind == "f":
-        low, high = float(array.min()), float(array.max())
-        # Images that were normalised for a network would be clipped.
-        return array if low >= 0 and high <= 1 else (array - low) / max(high - low, 1e-12)
-    return array.astype(np.uint8) if array.ndim == 3 else array
+    if array.ndim == 2 or array.dtype == np.uint8:
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.float64)
+    largest = 1.0 if array.dtype.kind == "f" else 255.0
+    array = array.astype(np.float64)
+    low, high = float(array.min()), float(array.max())
+    # Images that were normalised for a network, or have 16 bits, would be clipped.
+    return array / largest if low >= 0 and high <= largest else (array - low) / max(high - low, 1e-12)
+
+
+def _as_array(image: Any) -> NDArray[Any]:
+    if isinstance(image, Tensor):
+        # NumPy has no bfloat16.
+        image = image.detach().cpu()
+        return np.asarray(image.float() if image.is_floating_point() else image)
+    mode = getattr(image, "mode", None)
+    if isinstance(mode, str) and hasattr(image, "convert") and mode not in _PLAIN_MODES:
+        # Palettes, inks and the like: their numbers are no colours.
+        image = image.convert("RGBA")
+    return np.asarray(image)

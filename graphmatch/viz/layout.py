@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from graphmatch import _check
+
 Places = NDArray[np.float64]
 Edges = NDArray[np.int64]
 
@@ -47,6 +49,15 @@ def layout_graph(nodes: int, edges: Edges) -> Places:
     distances = _path_lengths(linked)
     places = _scaled(distances)
     return unit_square(_relaxed(_circle(nodes) if places is None else places, distances))
+
+
+def check_places(where: str, places: Places) -> None:
+    """Refuses nodes that lie nowhere."""
+    bad = ~np.isfinite(places).all(axis=1)
+    if bad.any():
+        node = int(bad.argmax())
+        received = f"{places[node].tolist()} for node {node}"
+        raise ValueError(_check.message(where, "graphs", "have finite places", received, "Look for NaN upstream."))
 
 
 def unit_square(places: Places) -> Places:

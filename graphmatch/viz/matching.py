@@ -137,7 +137,7 @@ def _title(matching: Any, place: int) -> str | None:
         return status
     if not np.isfinite(gap):
         return f"cost {objective:.5g}"
-    return f"cost {objective:.5g}, gap {gap_text(gap)}, {status}"
+    return f"cost {objective:.5g}, gap {gap_text(gap, float(matching.absolute_gap[place]))}, {status}"
 
 
 def _framed(theme: Theme, box: tuple[Places, Places], has_title: bool, has_costs: bool) -> tuple[Any, Any]:
@@ -182,7 +182,7 @@ class _Drawing:
         """Draws the images, each in a box of height 1."""
         for picture, (left, width) in zip(pictures or [], image_columns(pictures or []), strict=True):
             extent = (left, left + width, 0.0, 1.0)
-            self.axes.imshow(picture, extent=extent, cmap="gray", zorder=0, aspect="equal")
+            self.axes.imshow(picture, extent=extent, cmap="gray", zorder=0, aspect="equal", origin="upper")
 
     def edges(self) -> None:
         """Draws the edges of both graphs."""

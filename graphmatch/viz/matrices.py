@@ -154,7 +154,8 @@ def _show(axes: Any, matrix: Matrix, theme: Theme) -> Any:
     shown = np.where(np.isfinite(matrix), matrix, np.nan)
     if shown.size == 0:
         return axes.imshow(np.zeros((1, 1)), cmap=colours, visible=False)
-    return axes.imshow(shown, cmap=colours, interpolation="nearest" if max(shown.shape) <= 400 else "antialiased")
+    smoothing = "nearest" if max(shown.shape) <= 400 else "antialiased"
+    return axes.imshow(shown, cmap=colours, interpolation=smoothing, origin="upper", aspect="equal")
 
 
 def _frame(axes: Any, shape: tuple[int, ...], theme: Theme) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graphmatch import _check
 from graphmatch.graphs import Graph
 from graphmatch.multigraph import MultiGraphResult
-from graphmatch.viz.layout import Places, layout_graph, unit_square
+from graphmatch.viz.layout import Places, check_places, layout_graph, unit_square
 from graphmatch.viz.theme import Theme, figure_of, gap_text, plain_axes, theme_of
 
 _WHERE = "draw_universe"
@@ -90,7 +90,7 @@ def draw_universe(
 
 def _title(result: MultiGraphResult) -> str:
     gap = result.gap
-    proven = f", gap {gap_text(gap)}" if np.isfinite(gap) else ""
+    proven = f", gap {gap_text(gap, result.objective - result.lower_bound)}" if np.isfinite(gap) else ""
     cost = f"cost {result.objective:.5g}" if np.isfinite(result.objective) else "no allowed matching"
     return f"{cost}{proven}, universe of {result.universe_size}"
 
@@ -117,7 +117,10 @@ def _places(
     labels: list[NDArray[np.int64]], edges: list[NDArray[np.int64]], graphs: Sequence[Graph] | None, size: int
 ) -> list[Places]:
     if graphs is not None and all(graph.nodes.ndim == 2 and graph.nodes.shape[1] == 2 for graph in graphs):
-        return [unit_square(np.asarray(graph.nodes.detach().cpu().double().numpy())) for graph in graphs]
+        given = [np.asarray(graph.nodes.detach().cpu().double().numpy()) for graph in graphs]
+        for places in given:
+            check_places(_WHERE, places)
+        return [unit_square(places) for places in given]
     pairs = [each[ends] for each, ends in zip(labels, edges, strict=True)]
     # Complete graphs have no shape that a layout could show: a circle keeps elements apart.
     possible = sum(len(each) * (len(each) - 1) // 2 for each in labels)
@@ -171,7 +174,9 @@ def _draw_table(axes: Any, labels: list[NDArray[np.int64]], order: list[int], th
     colours = [theme.elements[element % len(theme.elements)] for _, _, element in stations]
     spots = [(column[element], graph) for graph, _, element in stations]
     size = 170 if readable else max(4.0, min(60.0, 12000.0 / max(len(stations), 1)))
-    axes.scatter(*zip(*spots, strict=True), s=size, c=colours, zorder=2, clip_on=False).set_gid("stations")
+    axes.scatter([x for x, _ in spots], [y for _, y in spots], s=size, c=colours, zorder=2, clip_on=False).set_gid(
+        "stations"
+    )
     if readable:
         for (x, y), (_, node, _) in zip(spots, stations, strict=True):
             look = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold", "color": theme.page}

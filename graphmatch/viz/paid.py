@@ -65,7 +65,7 @@ def assignment_of(where: str, matching: Any, place: int) -> tuple[NDArray[np.int
         count = int(matching.problem.node_counts()[0][place])
         return matching.assignment[place, :count].cpu().numpy(), matching.problem
     try:
-        assignment = torch.as_tensor(matching)
+        assignment = _whole(torch.as_tensor(matching))
     except (TypeError, ValueError, RuntimeError):
         assignment = torch.zeros(0, 0)
     if assignment.ndim != 1 or assignment.is_floating_point() or assignment.dtype == torch.bool:
@@ -75,11 +75,16 @@ def assignment_of(where: str, matching: Any, place: int) -> tuple[NDArray[np.int
     return assignment.long().cpu().numpy(), None
 
 
+def _whole(values: torch.Tensor) -> torch.Tensor:
+    """Returns an empty list, which has no type of its own, as whole numbers."""
+    return values.long() if tuple(values.shape) == (0,) else values
+
+
 def target_of(where: str, target: Any, nodes: tuple[int, int]) -> NDArray[np.int64] | None:
     """Returns the true partners (n1,), -1 = none, of a target that may be a 0/1 matrix (n1, n2)."""
     if target is None:
         return None
-    tensor = torch.as_tensor(target).detach().cpu()
+    tensor = _whole(torch.as_tensor(target).detach().cpu())
     if tuple(tensor.shape) == nodes and tensor.ndim == 2:
         return torch.where(tensor.amax(1) > 0.5, tensor.argmax(1), -1).numpy() if nodes[1] else -np.ones(nodes[0], int)
     if tuple(tensor.shape) != nodes[:1] or tensor.is_floating_point():

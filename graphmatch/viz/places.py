@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graphmatch import _check
 from graphmatch.graphs import Graph
-from graphmatch.viz.layout import Places, layout_graph, unit_square
+from graphmatch.viz.layout import Places, check_places, layout_graph, unit_square
 from graphmatch.viz.paid import PaidCosts, partners
 
 _GAP = 0.45  # between two graphs, each in a square of length 1
@@ -30,7 +30,7 @@ def places_of(
     Raises:
         ValueError: If there are images, but no places.
     """
-    given = [_given_places(graph) for graph in graphs] if graphs is not None else [None, None]
+    given = [_given_places(where, graph) for graph in graphs] if graphs is not None else [None, None]
     if pictures is not None:
         return _on_images(where, given, pictures)
     left = layout_graph(paid.nodes[0], paid.edges[0].ends) if given[0] is None else unit_square(given[0])
@@ -79,10 +79,12 @@ def bounding_box(places: tuple[Places, Places], pictures: Sequence[NDArray[Any]]
     return low - missing - _MARGIN, high + missing + _MARGIN
 
 
-def _given_places(graph: Graph) -> Places | None:
+def _given_places(where: str, graph: Graph) -> Places | None:
     if graph.nodes.ndim != 2 or graph.nodes.shape[1] != 2:
         return None
-    return np.asarray(graph.nodes.detach().cpu().double().numpy())
+    places = np.asarray(graph.nodes.detach().cpu().double().numpy())
+    check_places(where, places)
+    return places
 
 
 def _column(count: int) -> Places:

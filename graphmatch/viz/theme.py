@@ -18,6 +18,14 @@ from graphmatch.io.files import as_path, write_bytes
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf", ".webp", ".jpg")
 _RESOLUTION = 110  # dots per inch
+_LARGEST_SHARE = 1e3
+# Styles of the user would give a file other colours, or another size, than its figure.
+_AS_DRAWN = {
+    "savefig.facecolor": "auto",
+    "savefig.edgecolor": "auto",
+    "savefig.transparent": False,
+    "savefig.bbox": None,
+}
 # Formats that hold the time of writing, unless told otherwise: the same picture is to give the same bytes.
 _UNDATED: dict[str, dict[str, Any]] = {
     ".png": {"metadata": {"Software": None}},
@@ -174,8 +182,10 @@ def cost_colours(theme: Theme, values: NDArray[np.float64]) -> Any:
     return ScalarMappable(Normalize(lowest, highest if highest > lowest else lowest + 1.0), part)
 
 
-def gap_text(gap: float) -> str:
-    """Returns a relative gap as titles show it, in per cent."""
+def gap_text(gap: float, difference: float) -> str:
+    """Returns a relative gap as titles show it, in per cent; near an objective of 0 the difference itself."""
+    if not gap <= _LARGEST_SHARE:
+        return f"{difference:.2g}" if np.isfinite(difference) else "open"
     return f"{100 * gap:.2g} %" if gap == 0 or gap >= 1e-4 else "< 0.01 %"
 
 
@@ -223,6 +233,6 @@ def picture_bytes(figure: Any, suffix: str) -> bytes:
 
     buffer = io.BytesIO()
     # Without the salt the ids in an SVG are random.
-    with mpl.rc_context({"svg.hashsalt": "graphmatch", "svg.fonttype": "path"}):
+    with mpl.rc_context({"svg.hashsalt": "graphmatch", "svg.fonttype": "path", **_AS_DRAWN}):
         figure.savefig(buffer, format=suffix[1:], dpi=_RESOLUTION, **_UNDATED.get(suffix, {}))
     return buffer.getvalue()

@@ -127,3 +127,11 @@ def test_frames_are_checked():
         viz.AlignmentFrame(0, points, points[:2], torch.arange(3))
     with pytest.raises(TypeError, match=r"^AlignmentFrame: assignment must be an int64 tensor"):
         viz.AlignmentFrame(0, points, points, torch.zeros(3))
+    for wrong in (3, -2):
+        with pytest.raises(
+            ValueError, match=rf"^AlignmentFrame: assignment must hold samples in \[0, 3\), or -1; got {wrong}"
+        ):
+            viz.AlignmentFrame(0, points, points, torch.tensor([0, wrong, 1]))
+    for broken in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match=r"^AlignmentFrame: second must hold finite features; got others"):
+            viz.AlignmentFrame(0, points, points + broken, torch.arange(3))

@@ -140,6 +140,30 @@ def test_over_what(over: str, places: list, label: str):
     assert axes.get_xlabel() == label
 
 
+@pytest.mark.parametrize(
+    ("objective", "bound", "text"),
+    [
+        (math.inf, -math.inf, "no matching"),
+        (math.inf, math.inf, "no matching"),
+        (math.inf, 3.0, "no matching"),
+        (0.0, -1.5, "gap 1.5"),
+        (3.0, -math.inf, "gap open"),
+        (0.0, 0.0, "gap 0 %"),
+        (-4.0, -5.0, "gap 25 %"),
+    ],
+)
+def test_the_title_says_how_it_ended(objective: float, bound: float, text: str):
+    record = viz.Convergence("Tabu", "effort", (1,), (2.0,), (5,), (objective,), (bound,), False)
+    assert viz.draw_convergence(record).axes[0].get_title() == f"Tabu: {text} after 2 s"
+
+
+def test_no_record_is_left_out():
+    record = viz.Convergence("Tabu", "effort", (1,), (2.0,), (5,), (4.0,), (3.0,), False)
+    with pytest.raises(ValueError, match=r"^draw_convergence: records must be at most 7, a colour each; got 8\."):
+        viz.draw_convergence([record] * 8)
+    assert len(viz.draw_convergence([record] * 7).axes[0].get_legend().get_texts()) == 14
+
+
 def test_several_solvers_have_a_colour_each():
     figure = viz.draw_convergence([RECORD, replace(RECORD, name="FAQ", lower_bound=(-np.inf,) * 3)], theme="dark")
     axes = figure.axes[0]

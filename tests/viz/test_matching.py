@@ -9,6 +9,7 @@ from matplotlib.colors import same_color, to_rgba
 
 import graphmatch as gm
 from graphmatch import _reference, viz
+from graphmatch.viz.images import image_array
 from graphmatch.viz.paid import paid_costs
 
 SQUARE = torch.tensor([[0.0, 0.0], [2.0, 0.0], [2.0, 2.0], [0.0, 2.0]])
@@ -165,6 +166,32 @@ def test_images_lie_under_the_graphs(kind: str, tmp_path):
     assert parts(axes)["edges1-paid"].get_path_effects(), "edges need a rim to be seen on an image"
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["boolean", "16 bits", "signed", "bfloat16", "P", "PA", "CMYK", "YCbCr", "HSV", "LA"],
+)
+def test_images_of_other_kinds_have_their_colours(kind: str):
+    from PIL import Image
+
+    black_and_red = np.zeros((6, 9, 3), dtype=np.uint8)
+    black_and_red[3:, :, 0] = 255
+    if kind == "LA":
+        black_and_red[3:] = 255
+    image = {
+        "boolean": black_and_red > 0,
+        "16 bits": 257 * black_and_red.astype(np.uint16),
+        "signed": black_and_red.astype(np.int64) * 100 - 5000,
+        "bfloat16": torch.from_numpy(black_and_red).bfloat16() / 255,
+    }.get(kind)
+    if image is None:
+        source = Image.fromarray(black_and_red)
+        image = source.convert("P").convert("PA") if kind == "PA" else source.convert(kind)
+    shown = image_array("draw_matching", image)[:, :, :3]
+    shown = shown / 255 if shown.dtype == np.uint8 else shown
+    assert np.abs(shown - black_and_red / 255).max() < 0.02
+    viz.draw_matching([0, 1, 2, 3], (GRAPH, GRAPH), images=(image, image))
+
+
 def test_a_problem_of_a_batch_is_chosen_and_padding_left_out():
     small = gm.LawlerProblem(-torch.eye(2)[None], torch.zeros(1, 1, 1), CYCLE[:1], CYCLE[:1])
     batch = gm.stack_problems([problem_of_cycles(), small])
@@ -268,7 +295,23 @@ def test_nothing_at_all_can_be_drawn():
     nothing = gm.Graph(torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.int64))
     figure = viz.draw_matching(torch.zeros(0, dtype=torch.int64), (nothing, nothing))
     assert texts(figure) == []
+    one = gm.Graph(torch.zeros(1, 2), torch.zeros(0, 2, dtype=torch.int64))
+    assert texts(viz.draw_matching([], (nothing, one), target=[])) == [], "an empty list has no type of its own"
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_nodes_lie_somewhere(broken: float):
+    nowhere = gm.Graph(torch.tensor([[0.0, 0.0], [1.0, broken], [2.0, 0.0], [0.0, 2.0]]), CYCLE)
+    image = np.zeros((4, 4))
+    for images in (None, (image, image)):
+        with pytest.raises(
+            ValueError, match=rf"^draw_matching: graphs must have finite places; got \[1.0, {broken}\] for node 1"
+        ):
+            viz.draw_matching([0, 1, 2, 3], (GRAPH, nowhere), images=images)
+    result = gm.solve_multigraph(gm.MultiGraphProblem.from_graphs([GRAPH, GRAPH]), gm.AllPairs())
+    with pytest.raises(ValueError, match=r"^draw_universe: graphs must have finite places"):
+        viz.draw_universe(result, [GRAPH, nowhere])
 
 
 def test_colours_of_the_themes_differ_for_every_kind_of_colour_vision():

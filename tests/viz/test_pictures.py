@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,29 @@ PATH = np.array([[0, 1], [1, 2], [2, 3]])
 @pytest.fixture
 def figure():
     return viz.draw_costs(torch.tensor([[4.0, 1.0], [2.0, 3.0]]), [1, 0])
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        {"savefig.facecolor": "black"},
+        {"savefig.transparent": True},
+        {"savefig.bbox": "tight"},
+        {"image.origin": "lower"},
+        {"image.aspect": "auto"},
+    ],
+    ids=str,
+)
+def test_a_style_of_the_user_leaves_the_picture_what_it_is(figure, tmp_path: Path, style: dict):
+    content = viz.save_figure(figure, tmp_path / "a.png").read_bytes()
+    before = dict(mpl.rcParams)
+    with mpl.rc_context(style):
+        again = viz.draw_costs(torch.tensor([[4.0, 1.0], [2.0, 3.0]]), [1, 0])
+        assert viz.save_figure(again, tmp_path / "b.png").read_bytes() == content
+        image = np.zeros((4, 4))
+        graph = gm.Graph(torch.tensor([[0.0, 0.0], [3.0, 3.0]]), torch.tensor([[0, 1]]))
+        assert viz.draw_matching([0, 1], (graph, graph), images=(image, image)).axes[0].images[0].origin == "upper"
+    assert dict(mpl.rcParams) == before
 
 
 @pytest.mark.parametrize(

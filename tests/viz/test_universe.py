@@ -79,6 +79,16 @@ def test_many_graphs_or_nodes_leave_the_table_alone(graphs: int, nodes: int):
     assert same_color(figure.get_facecolor(), viz.DARK.page)
 
 
+@pytest.mark.parametrize("counts", [(0, 0), (0, 0, 0), (1, 0), (2, 1, 0)], ids=str)
+def test_graphs_without_nodes_can_be_drawn(counts: tuple[int, ...]):
+    graphs = [gm.Graph(torch.rand(count, 2), torch.zeros(0, 2, dtype=torch.int64)) for count in counts]
+    result = gm.solve_multigraph(gm.MultiGraphProblem.from_graphs(graphs, unmatched_cost=0.0))
+    for given in (graphs, None):
+        figure = viz.draw_universe(result, given)
+        assert len(parts(figure.axes[-1])["stations"].get_offsets()) == sum(counts)
+        figure.canvas.draw()
+
+
 def test_letters_go_on_after_z():
     from graphmatch.viz.multigraph import _letter
 
