@@ -10,6 +10,8 @@ from torch import Tensor
 
 from graphmatch import _check
 
+_LARGEST_EXPONENT = 120  # of a scale that float32 holds, and its inverse
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -49,13 +51,22 @@ def knn_graph(points: Tensor, k: int) -> Graph:
         [[0, 1], [1, 0], [2, 1]]
     """
     points = _points("knn_graph", points)
+    k = _check.whole_number("knn_graph", "k", k, "5 is usual.")
     _check.option("knn_graph", "k", k, k >= 0, "be at least 0", "5 is usual.")
     coordinates = points.detach() if points.dtype == torch.float64 else points.detach().float()
     _check.costs("knn_graph", "points", coordinates, allow_infinite=False)
     count = points.shape[-2]
     neighbours = max(min(k, count - 1), 0)
-    nearest = nearest_neighbours(distances_between(coordinates), neighbours)
+    nearest = nearest_neighbours(distances_between(_of_size_one(coordinates)), neighbours)
     return Graph(points, edges_to(nearest))
+
+
+def _of_size_one(coordinates: Tensor) -> Tensor:
+    """Returns coordinates (..., n, d) scaled by powers of two: squares of very large or small ones have no place."""
+    if coordinates.numel() == 0:
+        return coordinates
+    exponent = torch.frexp(coordinates.abs().amax((-2, -1), keepdim=True)).exponent
+    return torch.ldexp(coordinates, -exponent.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT))
 
 
 def edges_to(nearest: Tensor) -> Tensor:

@@ -59,6 +59,13 @@ def test_distances_that_overflow_make_no_loops(dtype: torch.dtype):
     assert (edges[:, 0] != edges[:, 1]).all()
 
 
+@pytest.mark.parametrize("exponent", [-110, -70, 70, 110])
+def test_neighbours_do_not_depend_on_the_unit(exponent: int, rng: torch.Generator):
+    points = torch.randn(2, 30, 3, generator=rng)
+    scaled = points * torch.tensor([2.0**exponent, 1.0])[:, None, None]
+    assert gm.knn_graph(scaled, 5).edges.equal(gm.knn_graph(points, 5).edges)
+
+
 def test_one_graph_is_a_batch_of_one(rng: torch.Generator):
     points = torch.randn(7, 2, generator=rng)
     assert torch.equal(gm.knn_graph(points, 3).edges, gm.knn_graph(points[None], 3).edges[0])
@@ -87,6 +94,7 @@ def test_complete_graphs(count: int):
         (lambda: gm.knn_graph(torch.zeros(1, 1, 4, 2), 1), ValueError),
         (lambda: gm.knn_graph(torch.zeros(4, 2, dtype=torch.int64), 1), TypeError),
         (lambda: gm.knn_graph(torch.zeros(4, 2), -1), ValueError),
+        (lambda: gm.knn_graph(torch.zeros(4, 2), 1.5), TypeError),
         (lambda: gm.knn_graph(torch.tensor([[0.0], [math.nan]]), 1), ValueError),
         (lambda: gm.knn_graph(torch.tensor([[0.0], [math.inf]]), 1), ValueError),
         (lambda: gm.complete_graph(torch.zeros(4)), ValueError),
