@@ -32,6 +32,13 @@ def hamming_loss(matching: Tensor, target: Tensor, mask: Tensor | None = None) -
     """
     _check.tensor("hamming_loss", "matching", matching, 3, "(b, n1, n2)")
     matching = matching if matching.dtype == torch.float64 else matching.float()
+    if not isinstance(target, Tensor):
+        cure = "Convert it with torch.as_tensor."
+        raise TypeError(_check.message("hamming_loss", "target", "be a torch.Tensor", _check.describe(target), cure))
+    if target.shape[-2:] != matching.shape[1:] or target.shape[:-2] not in ((), (1,), matching.shape[:1]):
+        rule = f"have shape {tuple(matching.shape)} or {tuple(matching.shape[1:])}, as the matching"
+        received = tuple(target.shape)
+        raise ValueError(_check.message("hamming_loss", "target", rule, received, "Pass a 0/1 matching per problem."))
     target = target.to(matching.dtype).expand_as(matching)
     if mask is not None:
         _check.boolean("hamming_loss", "mask", mask)
@@ -94,6 +101,7 @@ def retrieval_accuracy(queries: Tensor, keys: Tensor) -> Tensor:
         >>> gm.retrieval_accuracy(torch.eye(3), torch.eye(3)[[0, 2, 1]])
         tensor(0.3333)
     """
+    _check.tensor("retrieval_accuracy", "queries", queries, 2, "(n, d)")
     _check.shape("retrieval_accuracy", "keys", keys, queries.shape, "as queries")
     if queries.shape[0] == 0:
         return torch.full((), torch.nan, device=queries.device)
