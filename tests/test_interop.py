@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -203,6 +206,39 @@ def test_attributes_of_mixed_types_are_refused():
         gm.io.graph_from_networkx(words, "y")
     with pytest.raises(TypeError, match="graph_from_networkx: graph must be a graph of NetworkX"):
         gm.io.graph_from_networkx(None)
+
+
+def with_attribute(values: list) -> nx.Graph:
+    graph = nx.path_graph(len(values))
+    nx.set_node_attributes(graph, dict(enumerate(values)), "x")
+    return graph
+
+
+@pytest.mark.parametrize("values", [[1.0, None], [1, "1"], [(1, 2), (3,)], [2.5, (1.0, 2.0)]], ids=str)
+def test_numbers_beside_something_else_are_no_labels(values: list):
+    with pytest.raises(ValueError, match="node_cost must name an attribute of one type and length in both graphs"):
+        gm.io.from_networkx(with_attribute(values), with_attribute(values), node_cost="x")
+
+
+@pytest.mark.parametrize(
+    "kind", [Fraction, Decimal, np.float32, torch.tensor, lambda value: torch.tensor(value, dtype=torch.bfloat16)]
+)
+def test_numbers_of_every_kind_have_distances(kind: Callable):
+    numbers = with_attribute([kind(each) for each in (0.5, 2.0, 8.0)])
+    costs = gm.io.from_networkx(numbers, with_attribute([1, 2, 3]), node_cost="x").problem.unary_costs[0]
+    assert costs.tolist() == [[0.5, 1.5, 2.5], [1.0, 0.0, 1.0], [7.0, 6.0, 5.0]]
+    assert gm.io.graph_from_networkx(numbers, "x").nodes.flatten().tolist() == [0.5, 2.0, 8.0]
+    huge = gm.io.from_networkx(with_attribute([2**70, 0]), with_attribute([2**70, 0]), node_cost="x")
+    assert huge.problem.unary_costs[0].tolist() == [[0.0, 2.0**70], [2.0**70, 0.0]]
+
+
+def test_costs_of_features_are_functions_of_one_type():
+    single, double = random_data(0, 3, 2), random_data(1, 3, 2, dtype=torch.float64)
+    with pytest.raises(TypeError, match="from_pyg: node_cost must be given for features of two types; got None for"):
+        gm.io.from_pyg(single, double)
+    for name in ("node_cost", "edge_cost"):
+        with pytest.raises(TypeError, match=f"from_pyg: {name} must be a function; got str 'x'"):
+            gm.io.from_pyg(single, single, **{name: "x"})
 
 
 def random_data(seed: int, n: int, e: int, attributes: int | None = None, dtype: torch.dtype = torch.float32) -> Data:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Rational
 from typing import Any
 
 import numpy as np
@@ -278,7 +280,7 @@ def _attribute_costs(
             return -(numbers1 @ numbers2.T)
         # The faster mode loses the distance of close points.
         return torch.cdist(numbers1, numbers2, compute_mode="donot_use_mm_for_euclid_dist")
-    if numbers1 is not None or numbers2 is not None or not all(map(_is_label, values1 + values2)):
+    if not all(map(_is_label, values1 + values2)) or any(_numbers([value]) is not None for value in values1 + values2):
         rule = "name an attribute of one type and length in both graphs"
         raise ValueError(_check.message(where, argument, rule, repr(cost), "Pass a function of both attributes."))
     equal = torch.tensor([[bool(value1 == value2) for value2 in values2] for value1 in values1], dtype=torch.float64)
@@ -309,12 +311,19 @@ def _is_label(value: Any) -> bool:
 def _numbers(values: list[Any]) -> Tensor | None:
     """Returns numbers or vectors of one length as the rows of a float64 tensor; None if the values are others."""
     try:
-        array = np.array([np.asarray(value.detach() if isinstance(value, Tensor) else value) for value in values])
-    except ValueError:
+        array = np.array([_array(value) for value in values])
+    except (OverflowError, ValueError):
         return None
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
         return None
     return torch.from_numpy(array.astype(np.float64)).reshape(len(values), -1 if values else 1)
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().double().numpy()  # NumPy has no bfloat16
+    # NumPy takes fractions, decimals and huge integers for objects of any kind.
+    return np.asarray(float(value) if isinstance(value, Rational | Decimal) else value)
 
 
 def _pyg_graph(where: str, argument: str, data: Any) -> Graph:
@@ -340,7 +349,14 @@ def _edge_attributes(where: str, argument: str, value: Any, graph: Graph) -> Ten
 
 def _tensor_costs(where: str, argument: str, cost: TensorCost | None, left: Tensor, right: Tensor) -> Tensor:
     if cost is None:
+        if left.dtype != right.dtype:
+            rule, cure = "be given for features of two types", "Or convert the features of one graph."
+            received = f"None for {left.dtype} and {right.dtype}"
+            raise TypeError(_check.message(where, argument, rule, received, cure))
         return -cosine_affinity(left, right)
+    if not callable(cost):
+        cure = "Leave it out for the default."
+        raise TypeError(_check.message(where, argument, "be a function", _check.describe(cost), cure))
     costs = cost(left, right)
     _check.tensor(where, argument, costs, 2, "(n1, n2) or (e1, e2)")
     _check.shape(where, argument, costs, (left.shape[0], right.shape[0]), "one row per feature vector of graph 1")
