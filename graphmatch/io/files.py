@@ -75,6 +75,10 @@ def write_bytes(where: str, path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())  # else the name may reach the disk before the content
         temporary.replace(target)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not of a file that nobody knows
     finally:
         temporary.unlink(missing_ok=True)
 

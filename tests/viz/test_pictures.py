@@ -87,6 +87,13 @@ def test_an_old_file_stays_when_writing_fails(figure, tmp_path: Path, monkeypatc
         viz.save_figure(figure, 3)
 
 
+def test_a_folder_that_is_not_there_is_no_hidden_file(figure, tmp_path: Path):
+    path = tmp_path / "absent" / "a.png"
+    with pytest.raises(FileNotFoundError) as caught:
+        viz.save_figure(figure, path)
+    assert caught.value.filename == str(path)
+
+
 def test_figures_need_no_display_and_no_pyplot(tmp_path: Path):
     code = (
         "import sys, torch, graphmatch as gm\n"
