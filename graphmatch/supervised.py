@@ -81,7 +81,7 @@ class SupervisedMatchingLoss(nn.Module):
             raise TypeError(_check.message(_WHERE, "layer", rule, name, cure))
         usable = 1e-30 <= temperature <= 1e30
         _check.option(_WHERE, "temperature", temperature, usable, "lie in [1e-30, 1e30]", "0.1 suits cosines.")
-        steps = relaxation_steps
+        steps = _check.whole_number(_WHERE, "relaxation_steps", relaxation_steps, "3 is the default.")
         _check.option(_WHERE, "relaxation_steps", steps, steps >= 1, "be at least 1", "3 is the default.")
         if layer is None:
             layer = MatchingLayer(gradient=FenchelYoung() if is_convex else None)

@@ -234,6 +234,8 @@ def test_any_solver_and_estimator():
     [
         (lambda: gm.BarycenterAlignment(0), ValueError, "dim"),
         (lambda: gm.BarycenterAlignment(4, k=0), ValueError, "k"),
+        (lambda: gm.BarycenterAlignment(4, k=2.5), TypeError, "k"),
+        (lambda: gm.BarycenterAlignment(4.0), TypeError, "dim"),
         (lambda: gm.BarycenterAlignment(4, barycenter="median"), ValueError, "barycenter"),
         (lambda: gm.BarycenterAlignment(4, gradient=gm.BlackBox(), legacy=True), ValueError, "solver and gradient"),
         (lambda: gm.BarycenterAlignment(4)(), ValueError, "views"),

@@ -351,6 +351,7 @@ COSTS = torch.zeros(1, 3, 3)
         (lambda: gm.SupervisedMatchingLoss("fenchel_young", gm.MatchingLayer()), TypeError, "layer"),
         (lambda: gm.SupervisedMatchingLoss(temperature=0.0), ValueError, "temperature"),
         (lambda: gm.SupervisedMatchingLoss(relaxation_steps=0), ValueError, "relaxation_steps"),
+        (lambda: gm.SupervisedMatchingLoss(relaxation_steps=1.5), TypeError, "relaxation_steps"),
         (lambda: gm.SupervisedMatchingLoss()(torch.arange(3), torch.zeros(3, 3)), ValueError, "unary_costs"),
         (lambda: gm.SupervisedMatchingLoss()([0, 1, 2], COSTS), TypeError, "target"),
         (lambda: gm.SupervisedMatchingLoss()(torch.arange(2), COSTS), ValueError, "target"),

@@ -96,6 +96,8 @@ class ViewAlignment(nn.Module):
     ) -> None:
         super().__init__()
         where = type(self).__name__
+        dim = _check.whole_number(where, "dim", dim, "It is the length of the node features.")
+        k = _check.whole_number(where, "k", k, "5 is the paper's choice.")
         _check.option(where, "dim", dim, dim >= 1, "be at least 1", "It is the length of the node features.")
         _check.option(where, "k", k, k >= 1, "be at least 1", "5 is the paper's choice.")
         if directions not in get_args(Directions):

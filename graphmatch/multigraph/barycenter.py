@@ -168,7 +168,7 @@ def estimate_barycenter(
     _check.option(where, "max_iterations", max_iterations, max_iterations >= 1, "be at least 1", "Try 100.")
     counts = [len(graph.nodes) if share > 0 else 0 for graph, share in zip(taken, shares.tolist(), strict=True)]
     largest = max(counts)
-    size = largest if size is None else size
+    size = largest if size is None else _check.whole_number(where, "size", size, "None takes as many.")
     rule = f"lie in [1, {largest}], the nodes of the largest graph of positive weight"
     _check.option(where, "size", size, 1 <= size <= largest, rule, "None takes as many.")
     generator = torch.Generator().manual_seed(seed)

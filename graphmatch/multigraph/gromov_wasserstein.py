@@ -187,7 +187,7 @@ def fused_gromov_wasserstein_barycenter(
     shares = normalised_weights(where, weights, len(taken), taken[0].nodes)
     _check_options(where, structure_weight, temperature, max_iterations, tolerance)
     counts = [len(graph.nodes) for graph in taken]
-    size = max(counts) if size is None else size
+    size = max(counts) if size is None else _check.whole_number(where, "size", size, "None takes the largest.")
     _check.option(where, "size", size, size >= 1, "be at least 1", "None takes that of the largest graph.")
     given = _masses(where, "masses", taken, masses)
     own = None if barycenter_masses is None else [barycenter_masses]

@@ -300,6 +300,8 @@ def bad_calls() -> dict:
         "too large": lambda: gm.estimate_barycenter([graph, larger], size=4),
         "too small": lambda: gm.estimate_barycenter(pair, size=0),
         "large without weight": lambda: gm.estimate_barycenter([graph, larger], size=3, weights=[1.0, 0.0]),
+        "half a node": lambda: gm.estimate_barycenter(pair, size=1.5),
+        "half a node, softly": lambda: gm.fused_gromov_wasserstein_barycenter(pair, size=1.5),
         "starts": lambda: gm.estimate_barycenter(pair, starts=0),
         "iterations": lambda: gm.estimate_barycenter(pair, max_iterations=0),
         "structure weight": lambda: gm.estimate_barycenter(pair, structure_weight=-0.1),
