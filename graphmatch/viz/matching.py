@@ -299,7 +299,8 @@ class _Drawing:
         bar = self.axes.inset_axes((left + 0.04, -0.2 * self.inch, 0.36, 0.14 * self.inch))
         low, high = colours.norm.vmin, colours.norm.vmax
         bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=colours.cmap, extent=(0, 1, 0, 1))
-        bar.set_xticks([0, 1], [f"{low:.3g}", f"{high:.3g}"], color=self.theme.text, fontsize=11)
+        ends = {0: f"{low:.3g}", 1: f"{high:.3g}"} if high > low else {0: f"{low:.3g}"}
+        bar.set_xticks(list(ends), list(ends.values()), color=self.theme.text, fontsize=11)
         bar.set_yticks([])
         bar.tick_params(length=0)
         bar.set_xlabel(name, color=self.theme.text, fontsize=12, labelpad=-9)

@@ -179,7 +179,7 @@ def cost_colours(theme: Theme, values: NDArray[np.float64]) -> Any:
     full = mpl.colormaps[name]
     part = ListedColormap([full(low + (high - low) * step / 255) for step in range(256)], name="costs")
     lowest, highest = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    return ScalarMappable(Normalize(lowest, highest if highest > lowest else lowest + 1.0), part)
+    return ScalarMappable(Normalize(lowest, highest), part)
 
 
 def gap_text(gap: float, difference: float) -> str:

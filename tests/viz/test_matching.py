@@ -81,6 +81,14 @@ def test_edges_have_the_colour_of_what_is_paid_for_them():
     assert axes.child_axes[0].get_xticklabels()[1].get_text() == "4"
 
 
+def test_equal_costs_have_no_range():
+    problem = gm.LawlerProblem(torch.full((1, 4, 4), 5.0), torch.full((1, 4, 4), -2.0), CYCLE, CYCLE)
+    axes = viz.draw_matching([0, 1, 2, 3], problem=problem).axes[0]
+    assert [[text.get_text() for text in bar.get_xticklabels()] for bar in axes.child_axes] == [["-2"], ["3"]]
+    cheapest = viz.theme.cost_colours(viz.LIGHT, np.array([0.0, 1.0])).to_rgba(0.0)
+    assert same_color(parts(axes)["edges1-paid"].get_colors()[0], cheapest)
+
+
 def test_nodes_pay_their_assignment_and_half_of_their_edges():
     unary = torch.arange(16.0).reshape(1, 4, 4)
     problem = problem_of_cycles(unmatched_cost=10.0).with_costs(unary, problem_of_cycles().quadratic_costs)
