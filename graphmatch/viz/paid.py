@@ -90,7 +90,11 @@ def target_of(where: str, target: Any, nodes: tuple[int, int]) -> NDArray[np.int
     if tuple(tensor.shape) != nodes[:1] or tensor.is_floating_point():
         rule = f"hold the true partner of each node, whole numbers ({nodes[0]},), or be a 0/1 matrix {nodes}"
         raise ValueError(_check.message(where, "target", rule, _check.describe(target), "-1 = has no partner."))
-    return tensor.long().numpy()
+    truth = tensor.long().numpy()
+    if len(truth) and not -1 <= truth.min() <= truth.max() < nodes[1]:
+        rule = f"hold nodes in [0, {nodes[1]}), or -1"
+        raise ValueError(_check.message(where, "target", rule, truth.tolist(), "Check the order of the graphs."))
+    return truth
 
 
 def paid_costs(
@@ -126,9 +130,14 @@ def _node_counts(where: str, problem: Problem | None, graphs: Sequence[Graph] | 
     if isinstance(problem, KoopmansBeckmannProblem):
         rule, cure = "have sparse graphs", "Use draw_costs, which shows the permuted matrices."
         raise TypeError(_check.message(where, "matching", rule, f"that of a {type(problem).__name__}", cure))
+    for graph in graphs or ():
+        _check.indices(where, "edges", graph.edges[None].cpu(), None, graph.nodes.shape[-2])
     drawn = None if graphs is None else (graphs[0].nodes.shape[-2], graphs[1].nodes.shape[-2])
     if problem is None:
         return drawn or (0, 0)
+    batch = problem.batch_size
+    rule = f"be a problem of the batch, in [0, {batch})"
+    _check.option(where, "place", place, 0 <= place < batch, rule, "Count from 0.")
     n1, n2 = (int(counts[place]) for counts in problem.node_counts())
     if drawn not in (None, (n1, n2)):
         rule = f"have {n1} and {n2} nodes, as the problem"

@@ -278,6 +278,10 @@ def test_own_axes_are_drawn_into():
             ValueError,
             "images must be images",
         ),
+        (([0, 1, 2, 3],), {"graphs": (GRAPH, GRAPH), "target": [0, 1, 2, 4]}, ValueError, "target must hold nodes in"),
+        (([0, 1, 2, 3],), {"graphs": (GRAPH, GRAPH), "target": [0, 1, 2, -2]}, ValueError, "target must hold nodes in"),
+        (([0, 1, 2, 3],), {"problem": problem_of_cycles(), "place": 1}, ValueError, "place must be a problem"),
+        (([0, 1, 2, 3],), {"graphs": (GRAPH, gm.Graph(SQUARE, CYCLE + 1))}, ValueError, "edges must hold node indices"),
         (([0, 1, 2, 3],), {"problem": problem_of_cycles(), "images": (np.zeros((2, 2)),) * 2}, ValueError, "images"),
     ],
 )  # fmt: skip
