@@ -187,7 +187,7 @@ def test_images_of_other_kinds_have_their_colours(kind: str):
         black_and_red[3:] = 255
     image = {
         "boolean": black_and_red > 0,
-        "16 bits": 257 * black_and_red.astype(np.uint16),
+        "16 bits": 256 * black_and_red.astype(np.uint16),
         "signed": black_and_red.astype(np.int64) * 100 - 5000,
         "bfloat16": torch.from_numpy(black_and_red).bfloat16() / 255,
     }.get(kind)
