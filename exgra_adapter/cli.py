@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from exgra_adapter.console import complain, say
+from exgra_adapter.console import complain, provide_streams, say
 
 _OVERVIEW = """\
 exgra-med trains and evaluates LLaVA models with ExGra-Med's multi-graph alignment. For research, not for clinical use.
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
+    provide_streams()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments:

@@ -7,34 +7,63 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
 
 # What is wrong is mostly wrong in every process: the main one says so, and torchrun ends the others before they do.
 _HEAD_START = 20.0
 
 
+def provide_streams() -> None:
+    """Opens the null device for each standard stream that was closed before the process began.
+
+    Progress bars and loggers write to them too, and a file that is opened later would take the place of a closed one
+    and receive what native code writes there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
 def say(text: str = "") -> None:
-    """Prints one line of results to standard output."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Prints one line of results to standard output; a reader that has seen enough, such as `head`, is no error."""
+    with suppress(BrokenPipeError):
+        _write(sys.stdout, f"{text}\n")
 
 
 def complain(text: str) -> None:
-    """Prints one line about an error to standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """Prints one line about an error to standard error, if it can be written."""
+    complain_piece(f"{text}\n")
 
 
 def say_piece(text: str) -> None:
-    """Prints a piece of a line of results to standard output."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Prints a piece of a line of results to standard output.
+
+    Raises:
+        BrokenPipeError: Nobody reads any more; what is printed later goes nowhere.
+    """
+    _write(sys.stdout, text)
 
 
 def complain_piece(text: str) -> None:
     """Prints the beginning of a line to standard error."""
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    with suppress(OSError):
+        _write(sys.stderr, text)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        return
+    # Answers and file names may hold letters that the encoding lacks, and bytes that are no text.
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError:
+        # What is left in the buffer would fail once more when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
 
 
 def positive(text: str) -> int:

@@ -85,7 +85,7 @@ class Terminal:
                 if not self._obey(line.strip()):
                     break
             except BrokenPipeError:  # nobody reads the answers
-                raise
+                break
             except (ValueError, OSError) as error:
                 complain(_one_line(str(error)))
         return 0

@@ -155,7 +155,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     content = report.to_json()
     if options.json == "-":
-        say(json.dumps(content, indent=2, ensure_ascii=False))
+        say(json.dumps(content, indent=2))
     else:
         say(format_report(report))
         if options.json is not None:

@@ -149,7 +149,7 @@ def _run(options: argparse.Namespace) -> int:
 
         plot_differences(differences, str(options.first), str(options.second), options.plot)
     if options.json == "-":
-        say(json.dumps(content, ensure_ascii=False))
+        say(json.dumps(content))
         return 0
     if options.json is not None:
         write_json(Path(options.json), content)

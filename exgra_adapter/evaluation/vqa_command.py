@@ -135,7 +135,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.latex not in (None, "-"):
         write_text(Path(options.latex), row + "\n")
     if options.json == "-":
-        say(json.dumps(content, ensure_ascii=False))
+        say(json.dumps(content))
         return 0
     if options.json is not None:
         write_json(Path(options.json), content)

@@ -235,6 +235,30 @@ def test_a_pipe_is_a_chat(setting, tmp_path):
     assert len(read_records(tmp_path / "a.json")[0].turns) == 2
 
 
+def test_answers_that_nobody_reads_end_the_chat(speaker, setting, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    lines = iter([f"{QUESTION}\n"] * 3)
+    monkeypatch.setattr(sys, "stdin", lines)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert Terminal(speaker, interactive=False).run(setting.image()) == 0
+    assert len(list(lines)) == 2
+
+
+def test_letters_that_the_output_lacks_are_escaped(make_speaker, setting, monkeypatch, tmp_path):
+    chat = Terminal(make_speaker(folder=setting.talkative), interactive=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{QUESTION}\n"))
+    path = tmp_path / "answers.txt"
+    with path.open("w", encoding="ascii") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert chat.run(setting.image()) == 0
+    (exchange,) = chat.conversation.exchanges
+    assert not exchange.stopped
+    assert not exchange.answer.isascii()
+    assert b"\\ufffd" in path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
