@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 _AGAIN = (408, 409, 425, 429)
 _ABOUT_THE_ITEM = ("context_length", "context length", "content_filter", "content_policy", "maximum context")
 _FORMATS = ("json_schema", "json_object", "text")
+_MOST_TOKENS = 2**40  # of one request; a larger number is a mistake
 _LONGEST_WAIT, _LONGEST_RETRY_AFTER = 60.0, 600.0
 
 
@@ -286,11 +287,20 @@ def _read_completion(text: str) -> tuple[dict[str, Any], tuple[int, int]]:
         value = json.loads(text)
         choice = value["choices"][0]
         usage = value.get("usage") or {}
-        counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        counts = (_tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens")))
         choice["message"].keys()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _AgainError("a reply that is no chat completion") from None
     return choice, counts
+
+
+def _tokens(value: Any) -> int:
+    """A number of tokens; 0 where the endpoint says what none can be."""
+    try:
+        count = int(value or 0)
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return count if 0 <= count <= _MOST_TOKENS else 0
 
 
 def _retry_after(headers: dict[str, str]) -> float | None:
@@ -303,6 +313,6 @@ def _retry_after(headers: dict[str, str]) -> float | None:
     except ValueError:
         try:
             wait = parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
     return min(max(wait, 0.0), _LONGEST_RETRY_AFTER) if wait == wait else None

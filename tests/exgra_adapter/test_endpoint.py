@@ -26,7 +26,7 @@ from exgra_adapter.endpoint import (
     run_batch,
 )
 from exgra_adapter.endpoint.batch import Summary
-from exgra_adapter.endpoint.client import EndpointError
+from exgra_adapter.endpoint.client import EndpointError, _read_completion, _retry_after
 
 
 def _load_server() -> Any:
@@ -156,6 +156,31 @@ def test_retry_after_is_honoured() -> None:
         started = time.monotonic()
         ask(endpoint.url)
     assert time.monotonic() - started >= 0.7
+
+
+@pytest.mark.parametrize(
+    ("header", "wait"),
+    [
+        ("2", 2.0),
+        ("-5", 0.0),
+        ("inf", 600.0),
+        ("nan", None),
+        ("5, 10", None),
+        ("soon", None),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 600.0),
+        ("Fri, 31 Dec 1999 23:59:59 +99999999999999999999", None),
+        ("Fri, 99999999999999999999 Dec 1999 23:59:59 GMT", None),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date_or_nothing(header: str, wait: float | None) -> None:
+    assert _retry_after({"retry-after": header}) == wait
+
+
+@pytest.mark.parametrize("count", ["1e400", "NaN", "-5", '{"all": 7}', '"seven"', "1" + "0" * 400])
+def test_a_good_reply_with_impossible_counts_is_good(count: str) -> None:
+    text = f'{{"choices": [{{"message": {{"content": "x"}}}}], "usage": {{"prompt_tokens": {count}}}}}'
+    assert _read_completion(text) == ({"message": {"content": "x"}}, (0, 0))
 
 
 def test_an_address_where_nothing_answers_ends_the_run() -> None:
