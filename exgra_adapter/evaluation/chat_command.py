@@ -6,9 +6,11 @@ import argparse
 import logging
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from exgra_adapter import strict_json
 from exgra_adapter.atomic import write_json, write_text
 from exgra_adapter.console import complain, natural, positive, say
 from exgra_adapter.endpoint import EndpointSettings, add_endpoint_options, settings_from_options
@@ -40,7 +42,8 @@ is any OpenAI-compatible endpoint; it sees the image's caption, the question and
 
 _EPILOG = """\
 Written to the output folder: report.md with relative_scores.png and order_agreement.png, scores.json, items.jsonl
-(a line per candidate and question), verdicts.jsonl (the journal), and answers_NAME.jsonl for each --model.
+(a line per candidate and question), verdicts.jsonl (the journal), and for each --model answers_NAME.jsonl
+with answers_NAME.settings.json.
 
 Relative score: the candidate's mean score in percent of the reference's, over all questions, by type and by domain,
 with 95 % intervals (bootstrap over images). Failures are left out of it, counted, and also shown as scores of 0.
@@ -110,6 +113,8 @@ def _run(options: argparse.Namespace) -> int:
         options.usage_error("give at least one --pred or --model")
     if len({*files, *models}) < len(options.pred) + len(options.models):
         options.usage_error("candidates must have different names; write NAME=FILE")
+    if len({_answers_name(name) for name in models}) < len(models):
+        options.usage_error("names of --model must differ in letters or digits, for they name files; write NAME=DIR")
     if options.retry_failed and not options.resume:
         options.usage_error("--retry-failed needs --resume")
     if models and options.images is None and not options.dry_run:
@@ -205,15 +210,17 @@ def _estimate(
 def _answer(options: argparse.Namespace, questions: QuestionFile, models: dict[str, Path]) -> list[Candidate]:
     """Lets models answer; finished answers of an earlier run are kept, so that their verdicts stay valid."""
     # Importing torch takes seconds: judging answer files does without.
+    from exgra_adapter.distributed import on_main_process
     from exgra_adapter.evaluation.answering import answer_questions
 
     if not options.images.exists():
         raise ValueError(f"evaluate chat: images must be an existing folder; got {options.images}. Check the path.")
     candidates = []
     for name, folder in models.items():
-        safe_name = re.sub(r"[^\w.-]", "_", name)
-        path: Path = options.output / f"answers_{safe_name}.jsonl"
-        if options.resume and path.exists():
+        path: Path = options.output / _answers_name(name)
+        taken_up = options.resume and path.exists()
+        on_main_process(partial(_record_settings, path, folder, options, taken_up))
+        if taken_up:
             candidates.append(read_candidate(path, name, questions))
             continue
         predictions = answer_questions(
@@ -232,6 +239,36 @@ def _answer(options: argparse.Namespace, questions: QuestionFile, models: dict[s
             logger.warning("%s: %d questions have no answer; the first: %s", name, len(failures), failures[0].error)
         candidates.append(read_candidate(path, name, questions))
     return candidates
+
+
+def _answers_name(candidate: str) -> str:
+    safe_name = re.sub(r"[^\w.-]", "_", candidate)
+    return f"answers_{safe_name}.jsonl"
+
+
+def _record_settings(answers: Path, folder: Path, options: argparse.Namespace, taken_up: bool) -> None:
+    """Writes beside answers how they are made; refuses to take up answers that were made in another way.
+
+    The model itself may be gone by then: its folder stands for it.
+    """
+    path = answers.with_suffix(".settings.json")
+    settings = {
+        "model": str(folder.resolve()),
+        "prompt": options.prompt,
+        "precision": options.precision,
+        "max_new_tokens": options.max_new_tokens,
+    }
+    if not taken_up:
+        write_json(path, settings)
+        return
+    earlier = strict_json.decode(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    changed = [name for name, value in settings.items() if earlier.get(name) != value]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"evaluate chat: {name} must be that of the answers in {answers} ({earlier.get(name)}) when a run is "
+            f"continued; got {settings[name]}. Give the candidate another name, as NAME=DIR, or remove that file."
+        )
 
 
 def _named(values: Sequence[str], option: str, options: argparse.Namespace) -> dict[str, Path]:

@@ -253,6 +253,7 @@ def test_estimates_are_near_what_is_counted() -> None:
         ([], "give at least one --pred or --model"),
         (["--pred", "a=x.jsonl", "--pred", "a=y.jsonl"], "different names"),
         (["--pred", "=x.jsonl"], "NAME=PATH"),
+        (["--model", "a b=x", "--model", "a_b=y"], "must differ in letters or digits"),
         (["--pred", "x.jsonl", "--retry-failed"], "--retry-failed needs --resume"),
         (["--model", "x"], "--model needs --images"),
     ],
@@ -301,4 +302,11 @@ def test_a_model_folder_answers_first(tmp_path: Path) -> None:
         asked = sum(server.requests.values())
         _chat([*options, "--endpoint", server.url, "--resume"])
         assert sum(server.requests.values()) == asked
+        # Those of another model are none of its answers.
+        other = [*options, "--endpoint", server.url, "--resume"]
+        other[other.index("--model") + 1] = f"tiny model={tmp_path / 'other'}"
+        with pytest.raises(ValueError, match=r"model must be that of the answers in .*another name"):
+            _chat(other)
+        with pytest.raises(ValueError, match="max_new_tokens must be that of the answers in"):
+            _chat([*options, "--endpoint", server.url, "--resume", "--max-new-tokens", "5"])
     assert (tmp_path / "out" / "answers_tiny_model.jsonl").read_text() == answers
