@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from exgra_adapter.captions.requests import SHORT_LIMIT, count_words, word_limit
 from exgra_adapter.captions.words import NEGATIONS, NUMBER_WORDS, REFUSAL, STOP_WORDS, TERM, TERMS, VERDICTS
+from exgra_adapter.data.records import shows_nothing
 
 CHECKS: dict[str, str] = {
     "empty": "no text",
@@ -87,7 +88,7 @@ def rejection(question: str, answer: str, text: str, limits: Limits | None = Non
         'verdict'
     """
     limits = limits or Limits()
-    if not text:
+    if shows_nothing(text):
         return "empty"
     words, answer_words = count_words(text), count_words(answer)
     if REFUSAL.search(text) and not REFUSAL.search(answer):

@@ -22,7 +22,7 @@ from exgra_adapter.data.dataset import BadSamples
 from exgra_adapter.data.files import parse_raw_sample, raw_samples
 from exgra_adapter.data.images import ImageError, MissingImageError
 from exgra_adapter.data.lengths import LengthStatistics, TokenCounter
-from exgra_adapter.data.records import TURN_KEYS, Record
+from exgra_adapter.data.records import TURN_KEYS, Record, shows_nothing
 from exgra_adapter.data.stores import FolderStore, ImageStore
 
 SMALL_SIDE = 32
@@ -263,7 +263,7 @@ def _has_empty_answer(content: Any) -> bool:
     answers = [
         message.get("value") for message in messages if isinstance(message, Mapping) and message.get("from") == "gpt"
     ]
-    return any(answer is None or (isinstance(answer, str) and not answer.strip()) for answer in answers)
+    return any(answer is None or (isinstance(answer, str) and shows_nothing(answer)) for answer in answers)
 
 
 def _check_texts(records: Sequence[Record], report: DataReport, find: _Find) -> None:

@@ -9,6 +9,7 @@ The misspelled keys `conversatons` and `conversatons_long` of published files ar
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def _parse_turns(messages: Any, where: str) -> list[tuple[str, str]]:
                 f"got it {text.count(IMAGE_TAG)} times. Remove the extra tag."
             )
         text = strip_image_tag(text)
-        if not text:
+        if shows_nothing(text):
             raise ValueError(
                 f"{here}, key 'value' must not be empty; got {message['value']!r}. Fill it in or drop the turn."
             )
@@ -232,11 +233,21 @@ def text_of(value: Any, where: str) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} must be text or a finite number; got {value}. Fill it in.")
     text = str(value).strip()
-    if not text:
+    if shows_nothing(text):
         raise ValueError(f"{where} must not be empty; got {value!r}. Fill it in.")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"{where} must be text; got half of a surrogate pair, which is no character. Correct it.")
     return text
+
+
+def shows_nothing(text: str) -> bool:
+    r"""Says whether a text has no character that a reader would see: white space, of no width too, and controls only.
+
+    Example:
+        >>> shows_nothing(" \u200b\ufeff"), shows_nothing("-")
+        (True, False)
+    """
+    return all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in text)
 
 
 def kind_of(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from exgra_adapter.data.records import shows_nothing
 from exgra_adapter.evaluation.file_state import FileState
 from exgra_adapter.evaluation.files import Prediction, parse_answer
 from exgra_adapter.key_table import KeyTable
@@ -13,7 +14,7 @@ _CALLER = "read_candidate"
 
 
 class AnswerFile(Mapping[str, str | None]):
-    """Maps question ids to the answers of a file, None where there is only white space; 16 bytes of memory each.
+    """Maps question ids to the answers of a file, None where nothing of them is visible; 16 bytes of memory each.
 
     Args:
         path: An answer file, see `exgra_adapter.evaluation.files`.
@@ -107,4 +108,4 @@ def _decode(line: bytes, offset: int, path: Path) -> str:
 
 
 def _text(item: Prediction) -> str | None:
-    return item.prediction if (item.prediction or "").strip() else None
+    return None if shows_nothing(item.prediction or "") else item.prediction

@@ -173,7 +173,7 @@ def to_records(questions: Collection[ChatQuestion]) -> list[Record]:
 
 
 def read_candidate(path: Path, name: str, questions: Collection[ChatQuestion]) -> Candidate:
-    """Checks an answer file of `exgra-med evaluate` or of LLaVA-Med. An answer of white space only counts as none.
+    """Checks an answer file of `exgra-med evaluate` or of LLaVA-Med; an answer that shows nothing counts as none.
 
     Returns:
         The answers, which stay in the file: memory is 16 bytes for each.

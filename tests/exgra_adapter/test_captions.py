@@ -280,6 +280,7 @@ ANSWERS = {
     "right temporal lobe": ("The lesion is seen in the right temporal lobe of the brain.", None),
     "No": ('No, judging by this image, to the question "do the lungs look normal".', None),
     "": ("", "empty"),
+    "\u200b": ("\u200b", "empty"),
 }
 
 

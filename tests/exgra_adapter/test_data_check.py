@@ -84,7 +84,7 @@ def faulty(tmp_path_factory) -> Path:
         sample(7, "none.png", "Is it?", "yes", long="Yes."),
         sample(8, "cut.png", "Is it?", "yes", long="Yes."),
         sample(9, "../a.png", "Is it?", "yes", long="Yes."),
-        sample(10, "a.png", "Is it?", " "),
+        sample(10, "a.png", "Is it?", " \u200b"),
         {"id": 11, "image": "a.png"},
         "no sample",
     ]

@@ -132,11 +132,12 @@ def test_answers_are_found_in_any_order_and_any_encoding_of_lines(tmp_path: Path
         "",
         '{"question_id": 0, "text": 3.5}',
         '{"question_id": "1", "text": "x"}',
+        '{"question_id": 3, "text": "\u200b"}',
     ]
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     candidate = read_candidate(path, "model", questions)
     assert [candidate.answer_to(question) for question in questions] == ["3.5", "x", "Höhle ", None]
-    assert candidate.answers == {"2": "Höhle ", "0": "3.5", "1": "x"}
+    assert candidate.answers == {"2": "Höhle ", "0": "3.5", "1": "x", "3": None}
 
 
 @pytest.mark.parametrize(

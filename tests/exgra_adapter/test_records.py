@@ -77,6 +77,8 @@ def test_reads_both_spellings(tmp_path, short, long):
         ([changed(conversations=turns("q", True))], "must be text or a number; got true or false"),
         ([changed(conversations=turns("q", "  "))], "must not be empty"),
         ([changed(conversations=turns("<image>", "a"))], "must not be empty"),
+        ([changed(conversations=turns("q", "\u200b\ufeff"))], "must not be empty"),
+        ([changed(conversations=turns("<image>\u200b", "a"))], "must not be empty"),
         ([changed(conversations=turns("q", "a <image>"))], "message 1 may hold <image> never"),
         ([changed(conversations=turns("q", "a", "q <image>", "a"))], "message 2 may hold <image> never"),
         ([changed(conversations=turns("<image> q <image>", "a"))], "may hold <image> once; got it 2 times"),
