@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,7 +38,8 @@ class Guard:
     """
 
     def __init__(self, app: App, hosts: Sequence[str] | None, most_bytes: int) -> None:
-        self._app, self._hosts, self._most = app, hosts, most_bytes
+        self._app, self._most = app, most_bytes
+        self._hosts = None if hosts is None else {name.lower() for name in hosts}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answers a request, or lets the application answer it."""
@@ -54,14 +54,14 @@ class Guard:
         await self._app(scope, receive, _Cleaned(send))
 
     def _refusal(self, method: str, headers: dict[bytes, str]) -> tuple[int, str]:
-        host = headers.get(b"host", "")
+        host = headers.get(b"host", "").lower()
         # A name that an attacker lets point to this machine would give his pages access to this one.
         if self._hosts is not None and _name(host) not in self._hosts:
             return 403, "chat: a request must name this machine. Open the address that the command printed."
         if method in ("GET", "HEAD"):
             return 0, ""
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.lower().partition("://")[2] != host:
             return 403, "chat: a request must come from the page itself."
         length = headers.get(b"content-length")
         if length is None or not length.isdecimal():

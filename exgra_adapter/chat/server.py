@@ -54,14 +54,17 @@ def serve(speakers: Sequence[Speaker], host: str, port: int, image: Path | None 
     """
     listening = _listen(host, port)
     with listening, tempfile.TemporaryDirectory(prefix="exgra-chat-") as folder:
-        app = make_app(speakers, Path(folder), host, image)
+        # Names such as localhost.localdomain or 127.1 are known by the address that they stand for.
+        local = is_loopback(host) or is_loopback(str(listening.getsockname()[0]))
+        names = (*_LOOPBACK, host, f"[{host}]") if local else None
+        app = make_app(speakers, Path(folder), names, image)
         # Importing gradio imports it, and takes a second.
         import uvicorn
 
         number = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         say(f"Page: http://{shown}:{number}/ (Ctrl-C closes it). For research, not for clinical use.")
-        if not is_loopback(host):
+        if not local:
             complain(
                 f"The page is open to everyone who reaches {host}, without a password. "
                 "Leave --host out to keep it to this machine."
@@ -85,13 +88,13 @@ def serve(speakers: Sequence[Speaker], host: str, port: int, image: Path | None 
     return 0
 
 
-def make_app(speakers: Sequence[Speaker], folder: Path, host: str, image: Path | None = None) -> Any:
+def make_app(speakers: Sequence[Speaker], folder: Path, hosts: Sequence[str] | None, image: Path | None = None) -> Any:
     """Makes the ASGI application.
 
     Args:
         speakers: One or two models.
         folder: Where uploads and examples are kept.
-        host: The address that it will listen at; at one of this machine alone, requests must name it.
+        hosts: The names that requests may give this machine; None: any.
         image: Shown at the beginning.
     """
     # Read when gradio is imported; its statistics would go to another server.
@@ -100,7 +103,6 @@ def make_app(speakers: Sequence[Speaker], folder: Path, host: str, image: Path |
     from exgra_adapter.chat.page import make_page
 
     page = make_page(speakers, folder, MOST_UPLOAD_BYTES, image)
-    hosts = (*_LOOPBACK, host, f"[{host}]") if is_loopback(host) else None
     return Guard(page, hosts, MOST_UPLOAD_BYTES + _ENVELOPE)
 
 
@@ -121,9 +123,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # names that no host can have are not encoded
+        reason = getattr(error, "strerror", None) or "no name of a host"
         raise ValueError(
-            f"chat: --host must be an address of this machine; got {host} ({error.strerror}). Leave it out."
+            f"chat: --host must be an address of this machine; got {host} ({reason}). Leave it out."
         ) from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

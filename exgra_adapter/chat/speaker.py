@@ -141,13 +141,15 @@ class Speaker:
 
     def _fitting_inputs(self, conversation: Conversation, question: str) -> Any:
         """What the model reads; forgets the oldest exchanges until it leaves room for the longest answer."""
+        forgotten = conversation.forgotten
         while True:
-            kept = conversation.exchanges[conversation.forgotten :] if self.history else []
+            kept = conversation.exchanges[forgotten:] if self.history else []
             # An answer that spells a special token would be read as one.
             earlier = [(each.question, each.answer) for each in kept if self._can_be_read(each.answer)]
             inputs = model_inputs(self.processor, [self.prompt.prompt(question, earlier)], [conversation.image])
             length = inputs["input_ids"].shape[1]
             if self._context is None or length + self.max_new_tokens <= self._context:
+                conversation.forgotten = forgotten
                 return inputs.to(self.model.device, self.model.dtype)
             if not kept:
                 raise ValueError(
@@ -155,7 +157,7 @@ class Speaker:
                     f"of image and question and {self.max_new_tokens} of the answer. Ask in fewer words, or lower "
                     "--max-new-tokens."
                 )
-            conversation.forgotten += 1
+            forgotten += 1
 
     def _can_be_read(self, text: str) -> bool:
         return refused_text([text], self.processor, self.prompt) is None

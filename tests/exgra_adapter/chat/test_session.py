@@ -170,6 +170,17 @@ def test_an_open_page_is_said(setting, make_speaker, monkeypatch, capsys):
     assert "open to everyone" not in printed.err
 
 
+def test_other_names_of_this_machine_keep_the_page_to_it(make_speaker, monkeypatch, capsys):
+    import uvicorn
+
+    hosts = []
+    monkeypatch.setattr(servers, "make_app", lambda speakers, folder, names, image: hosts.append(names))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    assert servers.serve([make_speaker()], "127.1", 0) == 0
+    assert "127.1" in hosts[0]
+    assert "open to everyone" not in capsys.readouterr().err
+
+
 def test_addresses_that_cannot_be_listened_at_are_refused():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -179,6 +190,8 @@ def test_addresses_that_cannot_be_listened_at_are_refused():
             servers._listen("127.0.0.1", port)
     with pytest.raises(ValueError, match="must be an address of this machine; got no such name"):
         servers._listen("no such name", 0)
+    with pytest.raises(ValueError, match=r"must be an address of this machine; got a\.\.b \(no name of a host\)"):
+        servers._listen("a..b", 0)
 
 
 def test_without_gradio_one_sentence_says_what_to_do(setting, monkeypatch, capsys):
@@ -219,6 +232,8 @@ def asked(guard: Guard, method: str, headers: dict[str, str], kind: str = "http"
     [
         (("here",), "GET", {"host": "here:80"}, 200),
         (("here", "[::1]"), "GET", {"host": "[::1]:80"}, 200),
+        (("here", "Other"), "GET", {"host": "HERE:80"}, 200),
+        (("here", "Other"), "GET", {"host": "other:80"}, 200),
         (("here",), "GET", {"host": "there"}, 403),
         (("here",), "GET", {}, 403),
         (None, "GET", {"host": "there"}, 200),
@@ -226,6 +241,9 @@ def asked(guard: Guard, method: str, headers: dict[str, str], kind: str = "http"
         (("here",), "POST", {"host": "here", "content-length": "9", "origin": "http://here"}, 200),
         (("here",), "POST", {"host": "here", "content-length": "9", "origin": "http://there"}, 403),
         (("here",), "POST", {"host": "here", "content-length": "9", "origin": "null"}, 403),
+        (("here",), "POST", {"host": "here", "content-length": "9", "origin": "http://["}, 403),
+        (("here",), "POST", {"host": "here", "content-length": "9", "origin": "here"}, 403),
+        (("here",), "POST", {"host": "HERE", "content-length": "9", "origin": "http://here"}, 200),
         (("here",), "POST", {"host": "here", "content-length": "11"}, 413),
         (("here",), "POST", {"host": "here", "content-length": "-1"}, 411),
         (("here",), "POST", {"host": "here"}, 411),

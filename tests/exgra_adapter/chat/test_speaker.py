@@ -152,11 +152,13 @@ def test_the_oldest_exchanges_are_forgotten_where_the_context_is_full(setting, m
     assert 0 < talk.forgotten < 6
     assert max(lengths) <= 160
     assert sorted(lengths) != lengths
+    forgotten = talk.forgotten
     with pytest.raises(
         ValueError, match=r"must have at most 180 tokens together; got \d+ of image and question and 20"
     ):
         speaker.answer(talk, "word " * 100)
     assert len(talk.exchanges) == 6
+    assert talk.forgotten == forgotten
 
 
 def test_answers_that_spell_special_tokens_are_not_read_again(setting, speaker):
