@@ -66,6 +66,9 @@ def make_page(speakers: Sequence[Speaker], folder: Path, most_bytes: int, image:
         given = folder / "given" / image.name
         write_bytes(given, image.read_bytes())
     blocks = _Page(speakers, draw_examples(folder / "examples"), given, folder / UPLOADS).blocks
+    # Mounted pages are not "launched", and only for those does Gradio refuse requests that name files that were not
+    # uploaded: it would copy any file of the machine into the folder of uploads.
+    blocks.has_launched = True
     return gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         blocks,

@@ -147,6 +147,25 @@ def test_the_page_asks_no_other_server(tmp_path, speaker):
     assert not pages._Page([speaker], draw_examples(tmp_path), None, tmp_path).blocks.analytics_enabled
 
 
+def test_only_uploads_are_shown(speaker, setting, tmp_path, monkeypatch):
+    from starlette.testclient import TestClient
+
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, "")  # is as before after the test
+    image = setting.image()
+    with TestClient(servers.make_app([speaker], tmp_path, None)) as client:
+
+        def show(path: str) -> str:
+            event = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}], "fn_index": 0, "session_hash": "a"}
+            assert client.post("/gradio_api/queue/join", json=event).status_code == 200
+            return client.get("/gradio_api/queue/data?session_hash=a").text
+
+        assert "80 x 64 pixels" not in show(str(image))
+        assert list(tmp_path.rglob(image.name)) == []
+        upload = client.post("/gradio_api/upload", files={"files": (image.name, image.read_bytes())}).json()[0]
+        assert "80 x 64 pixels" in show(upload)
+
+
 def test_addresses_of_this_machine():
     assert [servers.is_loopback(host) for host in ("127.0.0.1", "::1", "127.0.0.9", "localhost")] == [True] * 4
     assert [servers.is_loopback(host) for host in ("192.168.0.1", "example.org", "::", "")] == [False] * 4
