@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,10 +52,11 @@ def serve(speakers: Sequence[Speaker], host: str, port: int, image: Path | None 
         The exit code 0.
 
     Raises:
+        SystemExit: The process was told to end, or its terminal is closed; uploads are removed before it does.
         ValueError: The address cannot be listened at.
     """
     listening = _listen(host, port)
-    with listening, tempfile.TemporaryDirectory(prefix="exgra-chat-") as folder:
+    with listening, _ends_in_order(), tempfile.TemporaryDirectory(prefix="exgra-chat-") as folder:
         # Names such as localhost.localdomain or 127.1 are known by the address that they stand for.
         local = is_loopback(host) or is_loopback(str(listening.getsockname()[0]))
         names = (*_LOOPBACK, host, f"[{host}]") if local else None
@@ -86,6 +89,24 @@ def serve(speakers: Sequence[Speaker], host: str, port: int, image: Path | None 
             for speaker in speakers:
                 speaker.stop()
     return 0
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Lets signals that would end the process at once unwind it; those that are ignored, as by nohup, stay so."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    replaced = [number for number in wanted if signal.getsignal(number) is signal.SIG_DFL]
+    for number in replaced:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def make_app(speakers: Sequence[Speaker], folder: Path, hosts: Sequence[str] | None, image: Path | None = None) -> Any:

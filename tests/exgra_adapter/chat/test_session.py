@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import signal
 import socket
 import subprocess
 import sys
@@ -198,6 +199,20 @@ def test_other_names_of_this_machine_keep_the_page_to_it(make_speaker, monkeypat
     assert servers.serve([make_speaker()], "127.1", 0) == 0
     assert "127.1" in hosts[0]
     assert "open to everyone" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_uploads_go_whatever_ends_the_page(number, speaker, monkeypatch):
+    import uvicorn
+
+    folders = []
+    monkeypatch.setattr(servers, "make_app", lambda speakers, folder, *_: folders.append(folder))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: signal.raise_signal(number))
+    with pytest.raises(SystemExit) as ended:
+        servers.serve([speaker], "127.0.0.1", 0)
+    assert ended.value.code == 128 + number
+    assert not folders[0].exists()
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_addresses_that_cannot_be_listened_at_are_refused():
