@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,44 @@ Writes a script to standard output; the shell then completes commands, options a
   zsh   {0} completion zsh > ~/.zfunc/_{0}     with `fpath+=~/.zfunc` before compinit in ~/.zshrc
   fish  {0} completion fish > ~/.config/fish/completions/{0}.fish
 It holds for the next shell that is started; write it anew after an update."""
+
+
+# The first columns of a row: what stands before the last gap of two spaces or more has none in it.
+_FIRST_COLUMN = re.compile(r" +\S+(?: \S+)* {2,}(?=[^\s-])")
+_LEAST_COLUMN = 24
+
+
+class NarrowableFormatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves descriptions as they are written where the window has room; elsewhere sentences and tables are wrapped.
+
+    Lines that are not indented are sentences, indented ones with a gap of two spaces are rows of a table; all others,
+    such as commands, stay whole, so that they can be copied.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if all(len(line) <= width for line in text.splitlines()):
+            return super()._fill_text(text, width, indent)
+        filled: list[str] = []
+        lines = text.splitlines()[::-1]
+        while lines:
+            line = lines.pop()
+            column = _FIRST_COLUMN.match(line)
+            start = column.end() if column else 0
+            if not line.strip() or (line[0] == " " and (column is None or width - start < _LEAST_COLUMN)):
+                filled.append(line)
+                continue
+            # What follows in the same column belongs to it.
+            while lines and lines[-1][:start].isspace() == bool(start) and lines[-1][start : start + 1].strip():
+                line += f" {lines.pop().strip()}"
+            filled += textwrap.wrap(
+                line[start:],
+                width,
+                initial_indent=line[:start],
+                subsequent_indent=" " * start,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        return "".join(f"{indent}{line}\n" for line in filled)
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +77,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         options.setdefault("allow_abbrev", False)
+        if options.get("formatter_class") is argparse.RawDescriptionHelpFormatter:
+            options["formatter_class"] = NarrowableFormatter
         super().__init__(*arguments, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -224,3 +224,21 @@ def test_bash_completes(words: list[str], found: set[str], missing: set[str], tm
     offered = {word.strip() for word in answer.split()}
     assert found <= offered
     assert not missing & offered
+
+
+def test_help_fits_narrow_windows(monkeypatch):
+    written = (
+        "A first sentence that is longer than the window is wide,\nand its end. More.\n\n"
+        "  name    what it means, in more words than there is room for\n"
+        "          and the end of it\n"
+        "  command --with many --options that are --copied whole  --end\n"
+    )
+    parser = Parser(prog="x", epilog=written, formatter_class=argparse.RawDescriptionHelpFormatter)
+    monkeypatch.setenv("COLUMNS", "82")
+    assert parser.format_help().endswith(f"\n\n{written}")
+    monkeypatch.setenv("COLUMNS", "42")
+    assert parser.format_help().endswith(
+        "\n\nA first sentence that is longer than the\nwindow is wide, and its end. More.\n\n"
+        "  name    what it means, in more words\n          than there is room for and the\n          end of it\n"
+        "  command --with many --options that are --copied whole  --end\n"
+    )
