@@ -21,8 +21,9 @@ from graphmatch.gradients import (
     StraightThroughSinkhorn,
 )
 from graphmatch.graphs import Graph, complete_graph, knn_graph
-from graphmatch.layers import GraphConvolution, MatchingLayer, MessagePassing
+from graphmatch.layers import MatchingLayer
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
+from graphmatch.message_passing import GraphConvolution, MessagePassing
 from graphmatch.multigraph import (
     AllPairs,
     BarycenterEstimate,

@@ -1,4 +1,4 @@
-"""Neural-network modules: matching as a layer, and message passing on graphs."""
+"""Matching as a layer of a neural network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from graphmatch import _check
 from graphmatch.gradients import IMLE, FenchelYoung, GradientEstimator, ScoreFunction, estimated_solution
@@ -335,90 +334,3 @@ def _keep_real(solution: Tensor, sizes: Tensor | None, first: int) -> Tensor:
     rows = torch.arange(solution.shape[1], device=solution.device) < sizes[:, first, None]
     columns = torch.arange(solution.shape[2], device=solution.device) < sizes[:, first + 1, None]
     return torch.where(rows[:, :, None] & columns[:, None, :], solution, 0)
-
-
-class GraphConvolution(nn.Module):
-    """Graph convolution with maximum aggregation: W_rel max_{j in N(i)} x_j + W_root x_i + bias.
-
-    The neighbours of node i are the heads of its own edges (i, j), so every node with edges receives messages.
-    Parameters are named as in PyTorch Geometric's `GraphConv`, which this layer can exchange weights with.
-
-    Args:
-        in_features: Length of the node features.
-        out_features: Length of the results.
-
-    Source: C. Morris et al., "Weisfeiler and Leman go neural", AAAI 2019.
-
-    Example:
-        >>> import torch, graphmatch as gm
-        >>> graph = gm.knn_graph(torch.rand(4, 3), k=2)
-        >>> gm.GraphConvolution(3, 8)(graph.nodes, graph.edges).shape
-        torch.Size([4, 8])
-    """
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.lin_rel = nn.Linear(in_features, out_features)
-        self.lin_root = nn.Linear(in_features, out_features, bias=False)
-
-    def forward(self, nodes: Tensor, edges: Tensor, neighbours: int | None = None) -> Tensor:
-        """Returns (n, out) or (b, n, out) for nodes (n, in) or (b, n, in) and edges (e, 2) or (b, e, 2).
-
-        `neighbours`: how many edges every node has, where they are grouped by node as those of `knn_graph` are; the
-        same messages in less time. Where several neighbours send the same, the gradient goes to the first of them, else
-        to all in equal parts.
-        """
-        strongest = _strongest(nodes, edges) if not neighbours else _strongest_neighbour(nodes, edges, neighbours)
-        # In the type of the nodes, whatever type the model keeps its weights in.
-        weights = (self.lin_rel.weight, self.lin_rel.bias, self.lin_root.weight)
-        relation, bias, root = (weight.to(nodes.dtype) for weight in weights)
-        return F.linear(strongest, relation, bias) + F.linear(nodes, root)
-
-
-def _strongest(nodes: Tensor, edges: Tensor) -> Tensor:
-    """Returns max_{j in N(i)} x_j; nodes without neighbours get zeros."""
-    features = nodes.shape[-1]
-    origin = edges[..., 0, None].expand(*edges.shape[:-1], features)
-    messages = nodes.gather(-2, edges[..., 1, None].expand(*edges.shape[:-1], features))
-    return torch.zeros_like(nodes).scatter_reduce(-2, origin, messages, "amax", include_self=False)
-
-
-def _strongest_neighbour(nodes: Tensor, edges: Tensor, neighbours: int) -> Tensor:
-    """Returns the same where every node has so many edges, grouped by node."""
-    count, features = nodes.shape[-2:]
-    _check.neighbours("GraphConvolution", edges, count, neighbours)
-    heads = edges[..., 1].unflatten(-1, (count, neighbours))
-    with torch.no_grad():  # only who sends the strongest message
-        messages = nodes.gather(-2, edges[..., 1, None].expand(*edges.shape[:-1], features))
-        sender = heads.gather(-1, messages.unflatten(-2, (count, neighbours)).argmax(-2))
-    return nodes.gather(-2, sender)
-
-
-class MessagePassing(nn.Module):
-    """Two graph convolutions of constant width with ReLU and dropout between them, added to the nodes' own features.
-
-    Args:
-        dim: Length of the node features.
-        dropout: Share of activations dropped in training.
-        residual: Add the input to the result. Without it a random initialisation hides the nodes' own features, and an
-            alignment of the results teaches the inputs much less.
-
-    Example:
-        >>> import torch, graphmatch as gm
-        >>> graph = gm.knn_graph(torch.rand(4, 3), k=2)
-        >>> gm.MessagePassing(3)(graph.nodes, graph.edges).shape
-        torch.Size([4, 3])
-    """
-
-    def __init__(self, dim: int, dropout: float = 0.1, residual: bool = True) -> None:
-        super().__init__()
-        self.residual = residual
-        self.conv1 = GraphConvolution(dim, dim)
-        self.conv2 = GraphConvolution(dim, dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, nodes: Tensor, edges: Tensor, neighbours: int | None = None) -> Tensor:
-        """Returns node features of the same shape; arguments as in `GraphConvolution`."""
-        hidden = self.dropout(torch.relu(self.conv1(nodes, edges, neighbours)))
-        passed = self.conv2(hidden, edges, neighbours)
-        return nodes + passed if self.residual else passed

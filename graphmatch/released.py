@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from graphmatch.affinity import edge_features
 from graphmatch.gradients.base import Forward, Oracle, Tensors, Upstream
 from graphmatch.graphs import knn_graph
-from graphmatch.layers import MatchingLayer, MessagePassing
+from graphmatch.layers import MatchingLayer
+from graphmatch.message_passing import MessagePassing
 from graphmatch.result import MatchResult
 from graphmatch.solvers import quick_solver
 

@@ -15,8 +15,9 @@ from graphmatch.affinity import edge_features
 from graphmatch.alignment.graphs import GraphBatch, neighbour_edges
 from graphmatch.alignment.views import Views, checked_views
 from graphmatch.gradients import IMLE, GradientEstimator
-from graphmatch.layers import MatchingLayer, MessagePassing
+from graphmatch.layers import MatchingLayer
 from graphmatch.losses import hamming_loss
+from graphmatch.message_passing import MessagePassing
 from graphmatch.result import MatchResult
 from graphmatch.solvers import Solver, quick_solver
 
