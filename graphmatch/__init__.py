@@ -20,6 +20,7 @@ from graphmatch.gradients import (
     ScoreFunction,
     StraightThroughSinkhorn,
 )
+from graphmatch.graph_affinities import graph_affinities
 from graphmatch.graphs import Graph, complete_graph, knn_graph
 from graphmatch.layers import MatchingLayer
 from graphmatch.losses import hamming_loss, masked_mean, retrieval_accuracy
@@ -141,6 +142,7 @@ __all__ = [
     "fused_gromov_wasserstein",
     "fused_gromov_wasserstein_barycenter",
     "geodesic",
+    "graph_affinities",
     "hamming_loss",
     "io",
     "knn_graph",

@@ -28,13 +28,8 @@ def edge_features(nodes: Tensor, edges: Tensor, neighbours: int | None = None) -
         >>> gm.edge_features(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[1, 0]]))
         tensor([[0.6000, 0.8000]])
     """
-    _check.integer("edge_features", "edges", edges)
-    if edges.ndim != nodes.ndim or edges.shape[-1] != 2:
-        rule = "have shape (e, 2) for nodes (n, d), or (b, e, 2) for (b, n, d)"
-        received = f"edges {tuple(edges.shape)}, nodes {tuple(nodes.shape)}"
-        raise ValueError(_check.message("edge_features", "edges", rule, received, "Check both."))
+    check_edges("edge_features", nodes, edges, neighbours)
     if neighbours:
-        _check.neighbours("edge_features", edges, nodes.shape[-2], neighbours)
         return _UnitDifferences.apply(nodes, edges[..., 1], neighbours)[0]
     index = edges[..., None].expand(*edges.shape, nodes.shape[-1])
     ends = nodes.unsqueeze(-2).expand(*nodes.shape[:-1], 2, nodes.shape[-1]).gather(-3, index)
@@ -56,25 +51,44 @@ def cosine_affinity(left: Tensor, right: Tensor) -> Tensor:
         >>> gm.cosine_affinity(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
         tensor([[1., 0.]])
     """
-    if left.shape[-1] != right.shape[-1] or left.ndim != right.ndim:
-        received = f"{tuple(left.shape)} and {tuple(right.shape)}"
-        raise ValueError(
-            _check.message("cosine_affinity", "left and right", "hold vectors of one length", received, "Check both.")
-        )
+    return inner_products("cosine_affinity", _unit(left), _unit(right))
+
+
+def check_edges(where: str, nodes: Tensor, edges: Tensor, neighbours: int | None) -> None:
+    """Checks the shapes of nodes and edges, and that every node has so many edges, if that is said."""
+    _check.integer(where, "edges", edges)
+    if edges.ndim != nodes.ndim or edges.shape[-1] != 2:
+        rule = "have shape (e, 2) for nodes (n, d), or (b, e, 2) for (b, n, d)"
+        received = f"edges {tuple(edges.shape)}, nodes {tuple(nodes.shape)}"
+        raise ValueError(_check.message(where, "edges", rule, received, "Check both."))
+    if neighbours:
+        _check.neighbours(where, edges, nodes.shape[-2], neighbours)
+
+
+def check_room(where: str, left: Tensor, right: Tensor) -> None:
+    """Checks that there is memory to compare each of (..., n1, :) with each of (..., n2, :)."""
     bytes_needed = prod(left.shape[:-1]) * right.shape[-2] * left.element_size()
     cure = "Every vector is compared with every other one: use fewer, such as the edges of knn_graph."
-    _check.memory("cosine_affinity", bytes_needed, cure, left.device)
-    return torch.matmul(_unit(left), _unit(right).transpose(-1, -2))
+    _check.memory(where, bytes_needed, cure, left.device)
+
+
+def inner_products(where: str, left: Tensor, right: Tensor) -> Tensor:
+    """Returns the inner products (..., n1, n2) of vectors (..., n1, d) and (..., n2, d)."""
+    if left.shape[-1] != right.shape[-1] or left.ndim != right.ndim:
+        received = f"{tuple(left.shape)} and {tuple(right.shape)}"
+        raise ValueError(_check.message(where, "left and right", "hold vectors of one length", received, "Check both."))
+    check_room(where, left, right)
+    return torch.matmul(left, right.transpose(-1, -2))
 
 
 def _unit(vectors: Tensor) -> Tensor:
     """Returns vectors of length 1; zero vectors stay and have no gradient, also in half precision."""
     lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    shortest = _shortest(vectors)
-    return torch.where(lengths > shortest, vectors / lengths.clamp(min=shortest), 0)
+    limit = shortest(vectors)
+    return torch.where(lengths > limit, vectors / lengths.clamp(min=limit), 0)
 
 
-def _shortest(vectors: Tensor) -> float:
+def shortest(vectors: Tensor) -> float:
     """Returns the length from which on a vector has a direction: the usual 1e-12 is zero in half precision."""
     return max(1e-12, torch.finfo(vectors.dtype).tiny)
 
@@ -93,17 +107,20 @@ class _UnitDifferences(torch.autograd.Function):
         differences = nodes.unsqueeze(-2) - ends.unflatten(-2, (nodes.shape[-2], neighbours))
         lengths = torch.linalg.vector_norm(differences, dim=-1, keepdim=True)
         # Where both ends coincide, there is no direction and no gradient.
-        inverse = torch.where(lengths > _shortest(nodes), 1 / lengths, 0)
+        inverse = torch.where(lengths > shortest(nodes), 1 / lengths, 0)
         return (differences * inverse).flatten(-3, -2), inverse.flatten(-3, -2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor]) -> None:
         _, heads, ctx.neighbours = inputs
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(heads, *output)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if upstream is None:
+            return None, None, None
         heads, unit, inverse = ctx.saved_tensors
         along = torch.einsum("...d,...d->...", upstream, unit)[..., None]
         gradient = torch.addcmul(upstream, unit, along, value=-1) * inverse

@@ -77,10 +77,13 @@ class _StrongestNeighbour(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(output[1])
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if upstream is None:
+            return None, None, None
         (sender,) = ctx.saved_tensors
         return torch.zeros_like(upstream).scatter_add(-2, sender, upstream), None, None
 

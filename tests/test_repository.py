@@ -29,7 +29,7 @@ LAYERS = (
         "_ops",
         "_sampling_ops",
     },
-    {"_reference", "affinity", "batch", "graphs", "noise", "problem", "result", "sinkhorn"},
+    {"_reference", "affinity", "batch", "graph_affinities", "graphs", "noise", "problem", "result", "sinkhorn"},
     {"solvers"},
     {"solve"},
     {"gradients"},

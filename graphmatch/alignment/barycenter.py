@@ -163,23 +163,21 @@ class BarycenterAlignment(ViewAlignment):
     def _problems(self, views: Views) -> tuple[GraphBatch, Tensor, Tensor]:
         """Returns the graphs of the views and, after them, the barycenter of each."""
         left = torch.arange(len(views.nodes), device=views.nodes.device)
-        seen = views.graphs()
-        elements = views.elements
-        centres = self._barycenters(views) if elements is None else self._partial_barycenters(views, elements)
-        if seen.counts is None or centres.counts is None:
-            pairs = zip(_arrays(seen), _arrays(centres), strict=True)
-            return GraphBatch(*(torch.cat(pair) for pair in pairs)), left, left + len(left)
-        counts = torch.cat([seen.counts, centres.counts])
+        graphs = self._whole(views) if views.elements is None else self._partial(views, views.elements)
+        return graphs, left, left + len(left)
+
+    def _partial(self, views: Views, elements: Tensor) -> GraphBatch:
+        """Returns the graphs of views that lack samples, or have them in different orders, and their barycenters."""
+        both = (views.graphs(), self._partial_barycenters(views, elements))
+        counts = torch.cat([each.counts for each in both if each.counts is not None])
         size = int(counts.max())
-        both = (seen, centres)
-        graphs = GraphBatch(
+        return GraphBatch(
             torch.cat([padded(each.nodes, size) for each in both]),
             torch.cat([_padded_square(each.distances, size) for each in both]),
             torch.cat([_padded_square(each.same, size) for each in both]),
             counts,
             torch.cat([padded(each.elements, size, -1) for each in both if each.elements is not None]),
         )
-        return graphs, left, left + len(left)
 
     def _accepted(self, graphs: GraphBatch, left: Tensor, right: Tensor) -> Tensor:
         """A node may take the place of one that its view, or the barycenter, cannot tell from it."""
@@ -188,24 +186,26 @@ class BarycenterAlignment(ViewAlignment):
         direct = graphs.counterparts(left, right)
         return composed(graphs.same[left], direct) | composed(direct, graphs.same[right])
 
-    def _barycenters(self, views: Views) -> GraphBatch:
+    def _whole(self, views: Views) -> GraphBatch:
+        """Returns the graphs of whole views and their barycenters."""
+        nodes = torch.cat([views.nodes, self._barycenters(views.nodes)])
+        distances = distances_of(nodes)
+        same = equal_rows(nodes, distances)
+        if views.groups is not None:
+            in_all = self._equal_in_all(views.groups, views.groups >= -1)
+            same = same | torch.cat([equal_groups(views.groups), in_all])
+        return GraphBatch(nodes, distances, same)
+
+    def _barycenters(self, nodes: Tensor) -> Tensor:
         """Returns the barycenters (m, N, d) of whole views."""
-        nodes = views.nodes
-        count = len(nodes)
         if self.weights is not None:
             everywhere = torch.ones(nodes.shape[:2], dtype=torch.bool, device=nodes.device)
             means, _ = self._means(nodes, everywhere)
-        elif self.barycenter == "leave_one_out":
-            # Not total - view: views may differ much in size.
-            others = [nodes.roll(shift, 0) for shift in range(1, count)]
-            means = torch.stack(others).mean(0)
-        else:
-            means = nodes.mean(0).expand_as(nodes)
-        distances = distances_of(means)
-        same = equal_rows(means, distances)
-        if views.groups is not None:
-            same = same | self._equal_in_all(views.groups, views.groups >= -1)
-        return GraphBatch(means, distances, same)
+            return means
+        if self.barycenter == "mean":
+            return nodes.mean(0).expand_as(nodes)
+        # Not total - view: views may differ much in size.
+        return torch.stack([nodes.roll(shift, 0) for shift in range(1, len(nodes))]).mean(0)
 
     def _partial_barycenters(self, views: Views, elements: Tensor) -> GraphBatch:
         """Returns the barycenters of views that lack samples, or have them in different orders."""
@@ -253,10 +253,6 @@ class BarycenterAlignment(ViewAlignment):
 
     def _last_result(self) -> MatchResult | None:
         return super()._last_result() if self.released is None else self.released.result
-
-
-def _arrays(graphs: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
-    return graphs.nodes, graphs.distances, graphs.same
 
 
 def _padded_square(values: Tensor, size: int) -> Tensor:

@@ -15,6 +15,8 @@ from graphmatch.affinity import edge_features
 from graphmatch.alignment.graphs import GraphBatch, neighbour_edges
 from graphmatch.alignment.views import Views, checked_views
 from graphmatch.gradients import IMLE, GradientEstimator
+from graphmatch.graph_affinities import graph_affinities, has_long_nodes
+from graphmatch.graphs import Graph
 from graphmatch.layers import MatchingLayer
 from graphmatch.losses import hamming_loss
 from graphmatch.message_passing import MessagePassing
@@ -175,10 +177,8 @@ class ViewAlignment(nn.Module):
         whole = graphs.counts is None  # then every node has as many edges
         neighbours = edges.shape[1] // graphs.nodes.shape[1] if whole and graphs.nodes.shape[1] else None
         nodes = self.message_passing(graphs.nodes, edges, neighbours)
-        features = edge_features(nodes, edges, neighbours)
-        nodes = F.normalize(nodes, dim=-1)
-        unary = -torch.matmul(*self._sides(nodes, left, right))
-        quadratic = -self.edge_weight * torch.matmul(*self._sides(features, left, right))
+        of_nodes, of_edges = self._affinities(Graph(nodes, edges), neighbours, left, right)
+        unary, quadratic = -of_nodes, -self.edge_weight * of_edges
         accepted = self._accepted(graphs, left, right)
         if self.training and self.margin:
             unary = unary + self.margin * accepted
@@ -198,10 +198,24 @@ class ViewAlignment(nn.Module):
         loss = hamming_loss(matching, target, None if every_node_counts else accepted.any(2))
         return Aligned(loss, matching, target)
 
+    def _affinities(self, graphs: Graph, neighbours: int | None, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the affinities (p, n, n) and (p, e, e) of the left and right graphs, of g in all."""
+        if has_long_nodes(graphs):
+            nodes, edges = (self._sides(each, left, right) for each in (graphs.nodes, graphs.edges))
+            return graph_affinities(Graph(nodes[0], edges[0]), Graph(nodes[1], edges[1]), neighbours)
+        # Those of a graph serve all problems that it is in.
+        unit, features = F.normalize(graphs.nodes, dim=-1), edge_features(graphs.nodes, graphs.edges, neighbours)
+        return self._products(unit, left, right), self._products(features, left, right)
+
+    def _products(self, values: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Returns the inner products (p, n, n) of values (g, n, d) of the left and right graphs."""
+        first, second = self._sides(values, left, right)
+        return torch.matmul(first, second.transpose(1, 2))
+
     def _sides(self, values: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns values (g, n, d) of the left graphs, (p, n, d), and of the right ones, (p, d, n)."""
+        """Returns values (g, n, d) of the left and of the right graphs, (p, n, d) each."""
         first, second = values.chunk(2) if self.graphs_in_halves else (values[left], values[right])
-        return first, second.transpose(1, 2)
+        return first, second
 
     def _watch(self, unary_costs: Tensor) -> Tensor:
         """Notes during the backward pass whether the matchings sent any gradient."""

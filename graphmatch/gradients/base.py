@@ -248,8 +248,9 @@ def _distinct(*tensors: Tensor | None) -> Upstream:
 def perturbation(upstream: Upstream, size: float | Tensor) -> tuple[Upstream, Tensor]:
     """Returns lambda * upstream with lambda = size / max|upstream| per problem, and 1 / lambda.
 
-    Problems without upstream gradient are left alone and get 1 / lambda = 0. Where the upstream gradient is not finite
-    (an overflow of scaled half precision), 1 / lambda is NaN, so that the overflow stays visible to the loss scaler.
+    Problems without upstream gradient are left alone and get 1 / lambda = 0. Those whose upstream gradient is not
+    finite (an overflow of scaled half precision) are left alone as well; their 1 / lambda is not finite either, so that
+    the overflow stays visible to the loss scaler.
 
     Args:
         upstream: (b, ...) tensors, at least one of them not None.
@@ -260,20 +261,18 @@ def perturbation(upstream: Upstream, size: float | Tensor) -> tuple[Upstream, Te
     """
     given = [gradient for gradient in upstream if gradient is not None]
     batch = given[0].shape[0]
-    peaks = [gradient.abs().flatten(1).amax(1) for gradient in given if gradient.numel() > 0]
-    peak = torch.stack(peaks).amax(0) if peaks else given[0].new_zeros(batch)
-    usable = torch.isfinite(peak) & (peak > 0)
-    divisor = torch.where(usable, peak, 1.0)
+    peaks = [torch.linalg.vector_norm(each.flatten(1), torch.inf, dim=1) for each in given if each.numel() > 0]
+    peak = torch.stack(peaks).amax(0) if len(peaks) > 1 else peaks[0] if peaks else given[0].new_zeros(batch)
     sizes = size.to(peak.dtype).expand(batch) if isinstance(size, Tensor) else size
 
     def scaled(gradient: Tensor | None) -> Tensor | None:
         if gradient is None:
             return None
-        unit = torch.where(along(usable, gradient), gradient / along(divisor, gradient), 0.0)
+        # 0 / 0 and what is not finite.
+        unit = torch.nan_to_num(gradient / along(peak, gradient), 0.0, 0.0, 0.0)
         return unit * (along(sizes, gradient) if isinstance(sizes, Tensor) else sizes)
 
-    inverse = torch.where(usable, peak / sizes, torch.where(peak == 0, 0.0, torch.nan))
-    return tuple(scaled(gradient) for gradient in upstream), inverse
+    return tuple(scaled(gradient) for gradient in upstream), peak / sizes
 
 
 def overflowed(upstream: Upstream) -> Tensor:

@@ -61,11 +61,14 @@ def noisy_views(nodes: int, dim: int, device: str) -> list[Tensor]:
     return [view.to(device).requires_grad_() for view in views]
 
 
-def step(kind: type, nodes: int, solver: Any, device: str, options: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
+def step(
+    kind: type, size: tuple[int, int], solver: Any, device: str, options: dict[str, Any]
+) -> tuple[Tensor, list[Tensor]]:
     """The loss, and its gradients in views and weights."""
+    nodes, dim = size
     torch.manual_seed(0)
-    alignment = kind(dim=32, solver=solver, dropout=0.0, **options).to(device)
-    views = noisy_views(nodes, 32, device)
+    alignment = kind(dim=dim, solver=solver, dropout=0.0, **options).to(device)
+    views = noisy_views(nodes, dim, device)
     loss = alignment(*views)
     loss.backward()
     return loss.detach(), [each.grad for each in (*views, *alignment.parameters())]
@@ -76,26 +79,26 @@ def check_close(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one.cpu(), other, rtol=1e-3, atol=1e-4 * largest + 1e-7)
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 16, 64])
+@pytest.mark.parametrize("size", [(1, 32), (2, 32), (16, 32), (16, 512), (64, 32), (64, 400)], ids=str)
 @pytest.mark.parametrize("kind", [gm.BarycenterAlignment, gm.PairwiseAlignment])
 @pytest.mark.parametrize("options", [{}, {"directions": "both"}, {"unmatched_cost": 0.3}], ids=str)
 def test_loss_and_gradients_are_those_of_the_cpu_for_the_same_matchings(
-    kind: type, nodes: int, options: dict[str, Any]
+    kind: type, size: tuple[int, int], options: dict[str, Any]
 ):
     recorder = Recorder(quick_solver())
-    loss, gradients = step(kind, nodes, recorder, DEVICE, options)
-    expected, their_gradients = step(kind, nodes, Replayer(recorder.found), "cpu", options)
+    loss, gradients = step(kind, size, recorder, DEVICE, options)
+    expected, their_gradients = step(kind, size, Replayer(recorder.found), "cpu", options)
     assert loss.device.type == DEVICE
     torch.testing.assert_close(loss.cpu(), expected, rtol=1e-5, atol=1e-6)
     for gradient, theirs in zip(gradients, their_gradients, strict=True):
         check_close(gradient, theirs)
 
 
-@pytest.mark.parametrize("nodes", [1, 2, 16, 64])
+@pytest.mark.parametrize(("nodes", "dim"), [(1, 32), (2, 32), (16, 32), (16, 512), (64, 32)])
 @pytest.mark.parametrize("kind", [gm.BarycenterAlignment, gm.PairwiseAlignment])
-def test_alignments_do_not_wait(kind: type, nodes: int, nobody_waits: Callable):
-    alignment = kind(dim=32).to(DEVICE)
-    views = noisy_views(nodes, 32, DEVICE)
+def test_alignments_do_not_wait(kind: type, nodes: int, dim: int, nobody_waits: Callable):
+    alignment = kind(dim=dim).to(DEVICE)
+    views = noisy_views(nodes, dim, DEVICE)
 
     def once() -> Tensor:
         loss = alignment(*views)
