@@ -170,11 +170,18 @@ def _step(rows: list[Row]) -> str:
             [info["nodes"], info["dim"], info["solved_on"], info["matmul_precision"], number(step_time(row)),
              number(info["gpu_milliseconds"]), number(ratio, 2), f"{info['loss']:.4f}"]
         )  # fmt: skip
+    cpu_threads = threads(rows[0]["extra_info"].get("step_threads", 1))
+    places = {
+        "GPU": "matchings solved there too",
+        "CUDA graph": "the same step captured and replayed",
+        "compiled": "by `torch.compile`, which fuses kernels, and captured",
+        PEER: f"costs copied to the CPU and solved there in {cpu_threads}",
+    }
+    found = {row["extra_info"]["solved_on"] for row in rows}
+    described = "; ".join(f"*{place}*: {what}" for place, what in places.items() if place in found)
     text = (
         "`BarycenterAlignment` of three views on the GPU, forward and backward: graphs, message passing and affinities "
-        "included; ms per step, median. *GPU*: matchings solved there too; *CUDA graph*: the same step captured and "
-        f"replayed; *CPU*: costs copied to the CPU and solved there in "
-        f'{threads(rows[0]["extra_info"].get("step_threads", 1))}. *precision* of matrix products: "high" allows '
+        f'included; ms per step, median. {described}. *precision* of matrix products: "high" allows '
         "TensorFloat-32. *GPU works*: the sum of its kernels in one step; the rest of the time it waits. "
         "*loss*: of the last step, with its noise on the costs."
     )
