@@ -197,7 +197,7 @@ def paid_pairs_of(
     """Returns the same of tensors that were checked before, in dtype and shape of the quadratic costs `like`."""
     if assignment.shape[1] == 0:
         return torch.zeros_like(like)
-    batch, count1, count2 = like.shape
+    _, count1, count2 = like.shape
     real = None
     if sizes is not None:
         left = torch.arange(count1, device=edges1.device) < sizes[:, 2, None]
@@ -206,9 +206,10 @@ def paid_pairs_of(
         edges1 = torch.where(left[:, :, None], edges1, 0)  # padding may hold anything
     if _device.resident(edges1):  # edges of problems that are INVALID may lead anywhere
         edges1 = edges1.clamp(0, assignment.shape[1] - 1)
-    # One number per pair of nodes of graph 2, so that one comparison decides; pairs with an unmatched node get -1.
-    image = assignment.gather(1, edges1.flatten(1)).reshape(batch, count1, 2)
-    wanted = torch.where((image >= 0).all(-1), image[..., 0] * nodes + image[..., 1], -1)
-    offered = edges2[..., 0] * nodes + edges2[..., 1]
+    # One number per pair of nodes of graph 2, so that one comparison decides; below 0 with an unmatched node.
+    assignment = assignment.masked_fill(assignment < 0, -nodes * (nodes + 1))
+    image = assignment.gather(1, edges1.flatten(1)).unflatten(1, (count1, 2))
+    wanted = torch.add(image[..., 1], image[..., 0], alpha=nodes)
+    offered = torch.add(edges2[..., 1], edges2[..., 0], alpha=nodes)
     paid = wanted[:, :, None] == offered[:, None, :]
     return (paid if real is None else paid & real).to(like.dtype)

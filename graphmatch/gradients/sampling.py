@@ -57,8 +57,8 @@ def sample_means(
     """
     batch, variants = costs[0].shape[0], len(signs)
     block = _block(costs, variants, noise.samples)
-    sums = [cost.new_zeros(variants, *cost.shape) for cost in costs]
-    total = costs[0].new_zeros(batch)
+    sums: list[Tensor] = []
+    totals: list[Tensor] = []
     kept: list[Tensors] = []
     certificates: list[Tensors] = []
     for first in range(0, noise.samples, block):
@@ -67,19 +67,25 @@ def sample_means(
         answers = solve(variants_of)
         seen = tuple(each.unflatten(0, (variants, count, batch)) for each in answers.certificates)
         weights = sample_weights(seen, reliability, (count, batch), costs[0])
-        total += weights.sum(0)
-        for place, solution in enumerate(answers.solutions):
-            by_variant = solution.reshape(variants, count, batch, *solution.shape[1:])
-            scale = weights.reshape(count, batch, *[1] * (solution.ndim - 1))
-            for variant in range(variants):
-                sums[place][variant] += (scale * by_variant[variant]).sum(0)
+        totals.append(weights.sum(0))
+        found = [_weighted_sum(each.unflatten(0, (variants, count, batch)), weights) for each in answers.solutions]
+        sums = [total.add_(each) for total, each in zip(sums, found, strict=True)] if sums else found
         if keep:
             kept.append(tuple(each.reshape(variants, count, batch, *each.shape[1:]) for each in answers.kept))
         certificates.append(seen)
-        del variants_of, answers, solution, by_variant  # before the next block is made
-    share = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
-    means = tuple(each * along(share, each[0]) for each in sums)
+        del variants_of, answers, found  # before the next block is made
+    # Without a weight the sum is zero as well.
+    share = sum(totals[1:], totals[0]).clamp(min=torch.finfo(costs[0].dtype).tiny).reciprocal()
+    means = tuple(each.mul_(along(share, each[0])) for each in sums)
     return SampleMeans(means, _joined(kept), _joined(certificates))
+
+
+def _weighted_sum(solutions: Tensor, weights: Tensor) -> Tensor:
+    """Returns the sum over the samples of solutions (V, S, b, ...) with weights (S, b): a new tensor (V, b, ...)."""
+    scale = weights.reshape(*weights.shape, *[1] * (solutions.ndim - 3))
+    if len(weights) == 1:
+        return solutions[:, 0] * scale
+    return torch.stack([(scale * each).sum(0) for each in solutions])  # one variant's products at a time
 
 
 def weighted_scores(draw: Draw, costs: Tensors, noise: Noise, weights: Tensor) -> Upstream:
@@ -113,9 +119,15 @@ def _variants(
             noisy = cost - noise.scale * draw(place, first, count).to(cost.dtype)
         else:
             noisy = cost.expand(count, *cost.shape)
-        each = [noisy if step is None or sign == 0 else noisy + sign * step for sign in signs]
-        moved.append(torch.cat([one.flatten(0, 1) for one in each]))
+        each = [_stepped(noisy, step, sign).flatten(0, 1) for sign in signs]
+        moved.append(torch.cat(each) if len(each) > 1 else each[0])
     return tuple(moved)
+
+
+def _stepped(costs: Tensor, step: Tensor | None, sign: float) -> Tensor:
+    if step is None or sign == 0:
+        return costs
+    return costs + step if sign == 1 else costs - step if sign == -1 else costs + sign * step
 
 
 def sample_weights(certificates: Tensors, reliability: Reliability, shape: tuple[int, int], like: Tensor) -> Tensor:
@@ -130,11 +142,11 @@ def sample_weights(certificates: Tensors, reliability: Reliability, shape: tuple
     if not certificates:
         return like.new_ones(shape)
     objective, bound = certificates[0], certificates[1]
-    gap = relative_gap(objective, bound).amax(0)
-    solved = torch.isfinite(objective).all(0)
+    solved = (objective.abs() < torch.inf).all(0)
     limit = reliability.open_gap
     if limit is None:
         return solved.to(like.dtype)
+    gap = relative_gap(objective, bound).amax(0)
     weight = torch.where(
         gap <= limit, 1.0, limit / gap.clamp(min=torch.finfo(gap.dtype).tiny) if reliability.weigh else 0.0
     )
@@ -142,4 +154,4 @@ def sample_weights(certificates: Tensors, reliability: Reliability, shape: tuple
 
 
 def _joined(blocks: list[Tensors]) -> Tensors:
-    return tuple(torch.cat(parts, 1) for parts in zip(*blocks, strict=True))
+    return tuple(torch.cat(parts, 1) if len(parts) > 1 else parts[0] for parts in zip(*blocks, strict=True))
