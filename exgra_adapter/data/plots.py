@@ -14,10 +14,12 @@ from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from exgra_adapter.atomic import write_bytes
 from exgra_adapter.data.check import HUGE_PIXELS, SMALL_SIDE, DataReport
+from exgra_adapter.pictures import LITERAL_TEXT
 
 # Okabe and Ito's colours differ for every kind of colour vision.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#555555"
 _STYLE = {
+    **LITERAL_TEXT,
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.spines.top": False,

@@ -16,12 +16,14 @@ from exgra_adapter.data.images import open_image
 from exgra_adapter.demo.results import ARMS, Arm, DemoResult, History
 from exgra_adapter.demo.scenes import TOPICS
 from exgra_adapter.evaluation.metrics import Estimate
+from exgra_adapter.pictures import LITERAL_TEXT
 
 _COLOURS: dict[Arm, str] = {"with alignment": "#0072B2", "without alignment": "#D55E00"}
 _MARKERS: dict[Arm, str] = {"with alignment": "o", "without alignment": "s"}
 _DASHES: dict[Arm, str] = {"with alignment": "-", "without alignment": "--"}
 _GREY = "#555555"
 _STYLE = {
+    **LITERAL_TEXT,
     "font.size": 13,
     "axes.titlesize": 14,
     "axes.spines.top": False,

@@ -18,6 +18,7 @@ from exgra_adapter.atomic import write_bytes, write_json, write_text
 from exgra_adapter.evaluation.choices import LETTERS
 from exgra_adapter.evaluation.classification import ChoiceResult, ClassificationScores, RuleScores
 from exgra_adapter.evaluation.metrics import Estimate
+from exgra_adapter.pictures import LITERAL_TEXT
 
 SCORES, ITEMS = "classification.json", "items.csv"
 PICTURES = {"dataset": "accuracy_by_dataset.png", "modality": "accuracy_by_modality.png"}
@@ -27,6 +28,7 @@ _GROUPS = {"dataset": "dataset", "modality": "modality", "question_type": "quest
 # Okabe and Ito's colours differ for every kind of colour vision.
 _LOOKS = {"generation": ("#0072B2", None), "likelihood": ("#E69F00", "//"), "likelihood_per_token": ("#009E73", "..")}
 _STYLE = {
+    **LITERAL_TEXT,
     "font.size": 12,
     "axes.titlesize": 14,
     "axes.spines.top": False,

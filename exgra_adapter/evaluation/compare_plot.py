@@ -13,10 +13,17 @@ from matplotlib.figure import Figure
 from exgra_adapter.atomic import write_bytes
 from exgra_adapter.evaluation.compare import Difference
 from exgra_adapter.evaluation.tables import LEGACY_NAMES, STRICT_NAMES
+from exgra_adapter.pictures import LITERAL_TEXT
 
 # Okabe and Ito's colours differ for every kind of colour vision.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#555555"
-_STYLE = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False}
+_STYLE = {
+    **LITERAL_TEXT,
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+}
 _DPI = 110
 _LONGEST_NAME = 60
 
@@ -65,6 +72,4 @@ def plot_differences(differences: Mapping[str, Difference], first: str, second: 
 
 
 def _short(name: str) -> str:
-    # A dollar sign would begin a formula.
-    name = name.replace("$", r"\$")
     return name if len(name) <= _LONGEST_NAME else "..." + name[-_LONGEST_NAME:]

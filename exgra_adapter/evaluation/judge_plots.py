@@ -17,10 +17,12 @@ from exgra_adapter.evaluation.judge import HIGHEST, LOWEST
 from exgra_adapter.evaluation.judge_report import AGREEMENT, RELATIVE
 from exgra_adapter.evaluation.judge_scores import ChatScores, GroupScore
 from exgra_adapter.evaluation.judge_table import ScoreTable
+from exgra_adapter.pictures import LITERAL_TEXT
 
 _SERIES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
 _GREY = "#555555"
 _STYLE = {
+    **LITERAL_TEXT,
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.spines.top": False,

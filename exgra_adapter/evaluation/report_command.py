@@ -17,6 +17,7 @@ from exgra_adapter.evaluation.leaderboard import (
     format_leaderboard,
     read_measurement,
 )
+from exgra_adapter.pictures import LITERAL_TEXT
 
 _DESCRIPTION = """\
 Puts measured scores beside the published ones, in tables of their own: Markdown and a picture with the same name.
@@ -28,7 +29,14 @@ read in its path, or stands before it, alone or after the model's name."""
 
 _GREY, _COLOURS = "#777777", ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vP"
-_STYLE = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+_STYLE = {
+    **LITERAL_TEXT,
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+}
 _LONGEST_NAME = 30
 
 

@@ -18,7 +18,7 @@ from graphmatch.graphs import knn_graph
 from graphmatch.io.files import as_path, write_bytes
 from graphmatch.multigraph import MultiGraphProblem
 from graphmatch.solve import solve
-from graphmatch.viz.theme import Theme, check_picture_path, curve_axes, figure_of, plain_axes, theme_of
+from graphmatch.viz.theme import Theme, check_picture_path, curve_axes, figure_of, head, legend, plain_axes, theme_of
 
 ANIMATION_SUFFIXES = (".gif", ".webp", ".png")
 _WHERE = "animate_alignment"
@@ -180,8 +180,7 @@ class _Drawing:
         self.steps = [frame.step for frame in frames]
         self.accuracies = [100 * frame.accuracy for frame in frames]
         self.names = names
-        if title:
-            self.figure.suptitle(title, color=theme.text, fontsize=15)
+        head(self.figure, theme, title)
         both = np.concatenate([view for views in self.places for view in views])
         low, high = (both.min(0), both.max(0)) if len(both) else (np.zeros(2), np.ones(2))
         self.extent = (low + high) / 2, np.maximum((high - low) / 2, 1e-9) * 1.08
@@ -224,7 +223,7 @@ class _Drawing:
         axes.set_xlim(x - width, x + width)
         axes.set_ylim(y - height, y + height)
         look = {"frameon": False, "fontsize": 12, "labelcolor": theme.text, "handletextpad": 0.2}
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, **look)
+        legend(axes, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, **look)
 
     def _draw_curve(self, place: int) -> None:
         axes, theme = self.curve, self.theme

@@ -14,7 +14,7 @@ from graphmatch import _check
 from graphmatch.problem import Problem
 from graphmatch.solve import default_solver, solve
 from graphmatch.solvers import Solver, WarmStartSolver
-from graphmatch.viz.theme import Theme, curve_axes, figure_of, gap_text, suggestion, theme_of
+from graphmatch.viz.theme import Theme, curve_axes, figure_of, gap_text, legend, suggestion, theme_of
 
 _RECORD, _DRAW = "record_convergence", "draw_convergence"
 # The first that a solver has is grown.
@@ -205,7 +205,7 @@ def draw_convergence(
     axes.set_ylabel("cost")
     text = ", ".join(f"{each.name}: {_found(each)} after {each.seconds[-1]:.2g} s" for each in records[:2])
     curve_axes(axes, style, text if title is None else title)
-    axes.legend(frameon=False, fontsize=12, labelcolor=style.text, loc="best")
+    legend(axes, frameon=False, fontsize=12, labelcolor=style.text, loc="best")
     return figure
 
 

@@ -12,7 +12,7 @@ from graphmatch import _check
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem
 from graphmatch.result import MatchResult
 from graphmatch.viz.paid import assignment_of, target_of
-from graphmatch.viz.theme import Theme, figure_of, plain_axes, theme_of
+from graphmatch.viz.theme import Theme, figure_of, head, plain_axes, theme_of
 
 _WHERE = "draw_costs"
 _MOST_FRAMES = 60  # rows or columns; of more, chosen cells are dots
@@ -85,7 +85,7 @@ def draw_costs(
     for axes in (left, right):
         _frame(axes, matrix.shape, style)
     _scale(figure, image, left, style)
-    _head(figure, title, style)
+    head(figure, style, title)
     return figure
 
 
@@ -143,7 +143,7 @@ def _draw_dense(
         _frame(axes, matrix.shape, theme)
         _scale(figure, image, axes, theme)
     extra = f" and {linear:.6g} of linear costs" if problem.linear is not None else ""
-    _head(figure, f"cost {after + linear:.8g}{extra}" if title is None else title, theme)
+    head(figure, theme, f"cost {after + linear:.8g}{extra}" if title is None else title)
     return figure
 
 
@@ -240,8 +240,3 @@ def _scale(figure: Any, image: Any, axes: Any, theme: Theme) -> None:
     bar = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)), ticks=MaxNLocator(4))
     bar.ax.tick_params(colors=theme.text, labelsize=11, length=0)
     bar.outline.set_visible(False)
-
-
-def _head(figure: Any, title: str | None, theme: Theme) -> None:
-    if title:
-        figure.suptitle(title, color=theme.text, fontsize=15)

@@ -13,7 +13,7 @@ from graphmatch import _check
 from graphmatch.graphs import Graph
 from graphmatch.multigraph import MultiGraphResult
 from graphmatch.viz.layout import Places, check_places, layout_graph, unit_square
-from graphmatch.viz.theme import Theme, figure_of, gap_text, plain_axes, theme_of
+from graphmatch.viz.theme import Theme, figure_of, gap_text, head, plain_axes, theme_of
 
 _WHERE = "draw_universe"
 _MOST_GRAPHS = 12  # of more, no graph is drawn, only the table
@@ -84,7 +84,7 @@ def draw_universe(
             _draw_graph(axes, places, edges[graph], labels[graph], style)
             plain_axes(axes, style, f"graph {graph}")
     _draw_table(figure.add_subplot(grid[rows, :]), labels, order, style)
-    figure.suptitle(_title(result) if title is None else title, color=style.text, fontsize=15)
+    head(figure, style, _title(result) if title is None else title)
     return figure
 
 

@@ -150,7 +150,7 @@ def plain_axes(axes: Any, theme: Theme, title: str | None = None) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     if title:
-        axes.set_title(title, color=theme.text, fontsize=14)
+        axes.set_title(title, color=theme.text, fontsize=14, parse_math=False)
 
 
 def curve_axes(axes: Any, theme: Theme, title: str | None = None) -> None:
@@ -166,7 +166,19 @@ def curve_axes(axes: Any, theme: Theme, title: str | None = None) -> None:
         label.set_color(theme.text)
         label.set_fontsize(13)
     if title:
-        axes.set_title(title, color=theme.text, fontsize=14)
+        axes.set_title(title, color=theme.text, fontsize=14, parse_math=False)
+
+
+def head(figure: Any, theme: Theme, title: str | None) -> None:
+    """Writes a title above a figure, as it is: a dollar sign begins no formula."""
+    if title:
+        figure.suptitle(title, color=theme.text, fontsize=15, parse_math=False)
+
+
+def legend(axes: Any, **look: Any) -> None:
+    """Gives axes a legend that shows names as they are."""
+    for text in axes.legend(**look).get_texts():
+        text.set_parse_math(False)
 
 
 def cost_colours(theme: Theme, values: NDArray[np.float64]) -> Any:

@@ -94,6 +94,28 @@ def test_a_folder_that_is_not_there_is_no_hidden_file(figure, tmp_path: Path):
     assert caught.value.filename == str(path)
 
 
+def test_texts_of_users_are_no_formulas(tmp_path: Path):
+    text = r"$\no formula$"  # matplotlib fails where it reads one
+    costs = torch.tensor([[4.0, 1.0], [2.0, 3.0]])
+    record = viz.Convergence(text, "effort", (1.0,), (0.1,), (3,), (2.0,), (1.0,), True)
+    own = viz.draw_costs(costs, [1, 0]).axes[0]
+    problem = gm.KoopmansBeckmannProblem(costs[None], costs[None])
+    graphs = [gm.Graph(torch.eye(2), torch.tensor([[0, 1]]))] * 2
+    several = gm.solve_multigraph(gm.MultiGraphProblem.from_graphs(graphs))
+    for figure in (
+        viz.draw_costs(costs, [1, 0], title=text),
+        viz.draw_costs(problem, [1, 0], title=text),
+        viz.draw_matching([1, 0], graphs, title=text),
+        viz.draw_matching([1, 0], graphs, title=text, axes=own),
+        viz.draw_universe(several, graphs, title=text),
+        viz.draw_convergence(record),
+        viz.draw_convergence([record, record], title=text),
+    ):
+        viz.save_figure(figure, tmp_path / "a.png")
+    frame = viz.AlignmentFrame(0, torch.eye(2), torch.eye(2), torch.arange(2))
+    viz.animate_alignment([frame], tmp_path / "a.gif", names=(text, text), title=text)
+
+
 def test_figures_need_no_display_and_no_pyplot(tmp_path: Path):
     code = (
         "import sys, torch, graphmatch as gm\n"

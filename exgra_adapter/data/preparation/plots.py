@@ -17,11 +17,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from exgra_adapter.atomic import write_bytes
 from exgra_adapter.data.preparation.statistics import TOTALS
+from exgra_adapter.pictures import LITERAL_TEXT
 
 # Okabe and Ito's colours differ for every kind of colour vision.
 _COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#D55E00"}
 _KINDS = {"OPEN": ("open", "#0072B2"), "CLOSED": ("closed", "#E69F00"), None: ("not stated", "#999999")}
 _STYLE = {
+    **LITERAL_TEXT,
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.spines.top": False,
