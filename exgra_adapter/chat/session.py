@@ -78,8 +78,8 @@ class Session:
     def reset(self) -> None:
         """Begins anew with the same image."""
         self.stop()
-        for conversation in self._conversations:
-            conversation.reset()
+        # An answer that is being given still belongs to the earlier ones.
+        self._conversations = [Conversation(each.image, each.source) for each in self._conversations]
 
     def stop(self) -> None:
         """Ends the answers that are being given, or wait for their turn; what there is of them is kept."""

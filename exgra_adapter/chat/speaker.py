@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ class Speaker:
             The answer while it is given.
 
         Raises:
-            ValueError: There is no image yet, or the question is empty, too long, or spells a special token.
+            ValueError: There is no image yet, the question is empty, too long, or spells a special token, or the model
+                fails. The answer raises it too where the model fails; then the conversation is as it was before.
         """
         question = question.strip()
         if conversation.image is None:
@@ -119,7 +121,10 @@ class Speaker:
         refusal = refused_text([question], self.processor, self.prompt)
         if refusal is not None:
             raise ValueError(refusal)
-        answer = Answer(self, conversation, question, self._fitting_inputs(conversation, question))
+        forgotten = conversation.forgotten
+        with _refusing_failures(self.device):
+            inputs = self._fitting_inputs(conversation, question)
+        answer = Answer(self, conversation, question, inputs, forgotten)
         self._answers.add(answer)
         return answer
 
@@ -149,8 +154,9 @@ class Speaker:
             inputs = model_inputs(self.processor, [self.prompt.prompt(question, earlier)], [conversation.image])
             length = inputs["input_ids"].shape[1]
             if self._context is None or length + self.max_new_tokens <= self._context:
+                inputs = inputs.to(self.model.device, self.model.dtype)
                 conversation.forgotten = forgotten
-                return inputs.to(self.model.device, self.model.dtype)
+                return inputs
             if not kept:
                 raise ValueError(
                     f"chat: image, question and answer must have at most {self._context} tokens together; got {length} "
@@ -173,9 +179,12 @@ class Answer(Iterator[str]):
         stopped: Whether `stop` ended it early.
     """
 
-    def __init__(self, speaker: Speaker, conversation: Conversation, question: str, inputs: Any) -> None:
+    def __init__(
+        self, speaker: Speaker, conversation: Conversation, question: str, inputs: Any, forgotten: int
+    ) -> None:
         self.text, self.stopped = "", False
         self._speaker, self._conversation, self._question = speaker, conversation, question
+        self._forgotten_before = forgotten
         self._stop_text = own_stop(speaker.processor, speaker.prompt)
         self._tokens, self._shown, self._recorded = _Tokens(), 0, False
         self._stop = threading.Event()
@@ -233,15 +242,31 @@ class Answer(Iterator[str]):
             return
         self._recorded = True
         try:
-            self._work.result()
-        except torch.OutOfMemoryError:
-            raise ValueError(
-                f"chat: the conversation must fit into the memory of {self._speaker.device}; got one that does not. "
-                "Begin anew, or choose --precision bf16 or another --device."
-            ) from None
+            with _refusing_failures(self._speaker.device):
+                self._work.result()
+        except ValueError:
+            self._conversation.forgotten = self._forgotten_before
+            raise
         self.stopped = self._stop.is_set()
         if self.text or not self.stopped:
             self._conversation.exchanges.append(Exchange(self._question, self.text, self.stopped))
+
+
+@contextmanager
+def _refusing_failures(device: str) -> Iterator[None]:
+    """Turns what a model that fails raises into a sentence: a chat goes on."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise ValueError(
+            f"chat: the conversation must fit into the memory of {device}; got one that does not. "
+            "Begin anew, or choose --precision bf16 or another --device."
+        ) from None
+    except (RuntimeError, IndexError, MemoryError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"chat: the model must be able to answer; got an error: {reason}. Ask something else, or begin anew."
+        ) from error
 
 
 class _Tokens(BaseStreamer):

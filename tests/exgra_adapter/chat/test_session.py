@@ -124,6 +124,32 @@ def test_requests_name_uploads_and_nothing_else(page, setting, tmp_path, path):
         assert "must be an upload or an example" in status
 
 
+def test_a_model_that_fails_is_said_and_the_page_goes_on(page, speaker, tmp_path, monkeypatch):
+    page._show({"path": str(tmp_path / UPLOADS / "a.png")}, request("one"))
+    said = list(page._ask(QUESTION, request("one")))[-1][2]
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("<shapes> differ")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(speaker.model, "generate", fail)
+        *_, (text, status, messages) = page._ask(QUESTION, request("one"))
+    assert "value" not in text  # what was typed stays
+    assert "role='alert'>chat: the model must be able to answer; got an error: &lt;shapes&gt; differ." in status
+    assert messages == said
+    assert len(list(page._ask(QUESTION, request("one")))[-1][2]) == 4
+
+
+def test_beginning_anew_drops_the_answer_that_is_being_given(setting, make_speaker):
+    session = shown(setting, make_speaker(folder=setting.talkative, max_new_tokens=1500))
+    steps = session.ask(QUESTION)
+    while not next(steps).messages[0][1]["content"].strip("…"):
+        pass
+    session.reset()
+    assert list(steps)[-1].messages == session.messages() == [[]]
+    assert session.has_image
+
+
 def test_removing_the_image_begins_anew(page, tmp_path):
     page._show({"path": str(tmp_path / UPLOADS / "a.png")}, request("one"))
     assert page._session(request("one")).has_image

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from exgra_adapter.atomic import write_json
+from exgra_adapter.chat import speaker as speakers
 from exgra_adapter.chat.conversation import MOST_QUESTION_CHARACTERS, Conversation, Exchange, open_chat_image
 from exgra_adapter.chat.speaker import _begun
 from exgra_adapter.data.images import ImageError
@@ -218,6 +219,30 @@ def test_a_full_memory_is_one_sentence(setting, make_speaker, monkeypatch):
     with pytest.raises(ValueError, match="must fit into the memory of cpu"):
         list(speaker.answer(talk, QUESTIONS[0]))
     assert talk.exchanges == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(RuntimeError("shapes differ\nmore"), "shapes differ"), (IndexError("no such token"), "no such token")],
+)
+def test_a_model_that_fails_leaves_the_conversation_as_it_was(setting, make_speaker, monkeypatch, error, reason):
+    speaker = make_speaker(folder=setting.forgetful, max_new_tokens=30)
+    talk = conversation(setting)
+    while not talk.forgotten:
+        list(speaker.answer(talk, QUESTIONS[0]))
+    before = (list(talk.exchanges), talk.forgotten)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    for owner, name in ((speaker.model, "generate"), (speakers, "model_inputs")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            with pytest.raises(ValueError, match=f"^chat: the model must be able to answer; got an error: {reason}. "):
+                list(speaker.answer(talk, QUESTIONS[0]))
+        assert (talk.exchanges, talk.forgotten) == before
+    list(speaker.answer(talk, QUESTIONS[0]))
+    assert len(talk.exchanges) == len(before[0]) + 1
 
 
 def test_what_may_become_the_stop_is_held_back():

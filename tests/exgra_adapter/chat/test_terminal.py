@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from exgra_adapter.chat import terminal
 from exgra_adapter.chat.terminal import Terminal, _complete, _read
@@ -158,6 +159,25 @@ def test_help_and_quit(chat):
     assert answers == []
     listed = [line.split()[0] for line in rest if line.startswith("  /")]
     assert listed == ["/image", "/reset", "/save", "/help", "/quit"]
+
+
+def test_a_model_that_fails_is_one_sentence_and_the_chat_goes_on(chat, setting, speaker, monkeypatch):
+    generate, failures = speaker.model.generate, [RuntimeError("shapes\ndiffer"), torch.OutOfMemoryError("no more")]
+
+    def sometimes(**inputs):
+        if failures:
+            raise failures.pop(0)
+        return generate(**inputs)
+
+    monkeypatch.setattr(speaker.model, "generate", sometimes)
+    answers, rest = chat(QUESTION, QUESTION, QUESTION, "/reset", image=setting.image())
+    assert len([answer for answer in answers if answer]) == 1
+    assert [line.partition(";")[0] for line in rest[2:]] == [
+        "chat: the model must be able to answer",
+        "chat: the conversation must fit into the memory of cpu",
+        "Begun anew with the same image",
+    ]
+    assert rest[-1].endswith("1 question forgotten.")
 
 
 def test_forgetting_is_said(make_speaker, setting, monkeypatch, capsys):
