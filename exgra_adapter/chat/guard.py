@@ -27,6 +27,8 @@ _OUTSIDE = re.compile(
     r"<(?P<name>script|link|meta|img)\b[^>]*\b(?:src|href|content)=[\"']?(?:https?:)?//[^>]*>(?:\s*</(?P=name)>)?"
 )
 
+_ADDRESS = re.compile(r"https?:/", re.IGNORECASE)
+
 
 class Guard:
     """An application around another one.
@@ -47,17 +49,20 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        status, reason = self._refusal(scope["method"], headers)
+        status, reason = self._refusal(scope["method"], scope["path"], headers)
         if status:
             await _refuse(send, status, reason)
             return
         await self._app(scope, receive, _Cleaned(send))
 
-    def _refusal(self, method: str, headers: dict[bytes, str]) -> tuple[int, str]:
+    def _refusal(self, method: str, path: str, headers: dict[bytes, str]) -> tuple[int, str]:
         host = headers.get(b"host", "").lower()
         # A name that an attacker lets point to this machine would give his pages access to this one.
         if self._hosts is not None and _name(host) not in self._hosts:
             return 403, "chat: a request must name this machine. Open the address that the command printed."
+        # Gradio would fetch it and hand it on.
+        if _ADDRESS.search(path):
+            return 403, "chat: a request must name a file of the page; got an address. Open the address itself."
         if method in ("GET", "HEAD"):
             return 0, ""
         origin = headers.get(b"origin")

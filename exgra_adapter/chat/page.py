@@ -25,6 +25,7 @@ TITLE = "ExGra-Med chat"
 NOTICE = "For research, not for clinical use. Answers may be wrong, also where they sound certain."
 MOST_WAITING = 16
 UPLOADS = "uploads"
+_NO_UPLOAD = "chat: image must be an upload or an example; got {}. Upload the image."
 _MOST_SESSIONS = 64
 # Seconds: how often uploads are looked through, and how old those are that go.
 _CLEANING = (600, 3600)
@@ -130,6 +131,23 @@ def _theme() -> Any:
     return gr.themes.Default(primary_hue="indigo", font=plain, font_mono=("ui-monospace", "monospace"))
 
 
+class _Blocks(gr.Blocks):
+    """Components that take files from readers only: Gradio fetches those that a request names by an address."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> Any:
+        """Makes what handlers get of what a request holds."""
+        if _names_address(inputs):
+            raise gr.Error(_NO_UPLOAD.format("an address"), print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, *arguments, **options)
+
+
+def _names_address(value: Any) -> bool:
+    """Whether a JSON value holds a file that lies on another server."""
+    if isinstance(value, dict):
+        return str(value.get("path")).startswith(("http://", "https://")) or any(map(_names_address, value.values()))
+    return isinstance(value, list) and any(map(_names_address, value))
+
+
 class _Page:
     """The components of the page and what they do; every open page has a session of its own."""
 
@@ -142,7 +160,7 @@ class _Page:
         self._lock = threading.Lock()
         names = distinct_names([speaker.folder for speaker in self._speakers])
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_CLEANING, fill_width=True) as self.blocks:
+        with _Blocks(title=TITLE, analytics_enabled=False, delete_cache=_CLEANING, fill_width=True) as self.blocks:
             gr.HTML(f"<h1>{TITLE}</h1><p id='notice' role='note'>{NOTICE}</p>", elem_id="heading")
             with gr.Row():
                 with gr.Column(scale=2, min_width=260):
@@ -247,7 +265,7 @@ class _Page:
         path = Path(str(values.get("path") or "")).resolve()
         # A request may name any file of the machine.
         if self._uploads not in path.parents:
-            raise ValueError("chat: image must be an upload or an example; got something else. Upload the image.")
+            raise ValueError(_NO_UPLOAD.format("something else"))
         return path, str(values.get("orig_name") or path.name)
 
     def _ask(self, question: str, request: gr.Request) -> Iterator[Any]:

@@ -193,6 +193,39 @@ def test_only_uploads_are_shown(speaker, setting, tmp_path, monkeypatch):
         assert "80 x 64 pixels" in show(upload)
 
 
+def test_no_request_makes_the_page_fetch_an_address(speaker, setting, tmp_path, monkeypatch):
+    from gradio import processing_utils, routes
+    from starlette.testclient import TestClient
+
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, "")
+    fetched = []
+
+    async def fetch(address: str, *_: object, **__: object) -> Any:
+        fetched.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+    monkeypatch.setattr(routes, "secure_url_stream_response", fetch)
+    client = TestClient(servers.make_app([speaker], tmp_path, None), raise_server_exceptions=False)
+    with client:
+        handlers = client.get("/config").json()["dependencies"]
+        for address in ("http://example.org/a.png", "https://example.org/a.png"):
+            file = {"path": address, "meta": {"_type": "gradio.FileData"}}
+            for place, handler in enumerate(handlers):
+                if handler["inputs"]:  # a question may hold a file as well
+                    data = [{"text": file} if place else file] * len(handler["inputs"])
+                    event = {"data": data, "fn_index": place, "session_hash": f"{place}{address[:5]}"}
+                    assert client.post("/gradio_api/queue/join", json=event).status_code == 200
+                    said = client.get(f"/gradio_api/queue/data?session_hash={event['session_hash']}").text
+                    assert "image must be an upload or an example; got an address. Upload the image." in said
+            for route in ("file=", "file/", "proxy="):
+                answer = client.get(f"/gradio_api/{route}{address}")
+                assert answer.status_code == 403
+                assert answer.text.startswith("chat: a request must name a file of the page; got an address.")
+    assert fetched == []
+
+
 def test_addresses_of_this_machine():
     assert [servers.is_loopback(host) for host in ("127.0.0.1", "::1", "127.0.0.9", "localhost")] == [True] * 4
     assert [servers.is_loopback(host) for host in ("192.168.0.1", "example.org", "::", "")] == [False] * 4
@@ -283,7 +316,7 @@ def asked(guard: Guard, method: str, headers: dict[str, str], kind: str = "http"
         return {}
 
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(guard({"type": kind, "method": method, "headers": encoded}, receive, send))
+    asyncio.run(guard({"type": kind, "method": method, "path": "/", "headers": encoded}, receive, send))
     return sent
 
 
