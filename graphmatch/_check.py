@@ -265,19 +265,40 @@ def whole_number(where: str, argument: str, value: Any, cure: str) -> int:
     return number
 
 
-def whole_numbers(options: Any) -> None:
-    """Checks that the options of a dataclass that are declared as int are whole numbers that native code can take."""
+def number(where: str, argument: str, value: Any, cure: str) -> None:
+    """Checks that a value is one number, of any library, that a double can hold; NaN is one, a bool is none."""
+    try:
+        if isinstance(value, SupportsFloat) and not isinstance(value, bool):
+            float(value)
+            return
+    except OverflowError:
+        option(where, argument, value, False, "fit into a float", "Take a smaller number.")
+    except (TypeError, ValueError, RuntimeError):  # tensors and arrays of several numbers
+        pass
+    raise TypeError(message(where, argument, "be a number", describe(value), cure))
+
+
+def numbers(options: Any) -> None:
+    """Checks that options of a dataclass that are declared as int are whole numbers that native code can take.
+
+    Those declared as float are numbers. What else must hold is compared afterwards.
+    """
+    where = type(options).__name__
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if field.type == "int" or (field.type == "int | None" and value is not None):
-            whole_number(type(options).__name__, field.name, value, "Convert it with int().")
+        kind = str(field.type).removesuffix(" | None")
+        if value is None and kind != field.type:
+            continue
+        if kind == "int":
+            whole_number(where, field.name, value, "Convert it with int().")
+        elif kind == "float":
+            number(where, field.name, value, f"{field.default} is the default.")
 
 
 def budget(where: str, max_gap: float, time_limit: float | None) -> None:
     """Checks the two options that end a search early."""
-    for name, value, cure in (("max_gap", max_gap, "Try 1e-6."), ("time_limit", time_limit, "None is no limit.")):
-        if not isinstance(value, SupportsFloat) and (name, value) != ("time_limit", None):
-            raise TypeError(message(where, name, "be a number", describe(value), cure))
+    number(where, "max_gap", max_gap, "Try 1e-6.")
     if time_limit is not None:
+        number(where, "time_limit", time_limit, "None is no limit.")
         option(where, "time_limit", time_limit, time_limit > 0, "be positive seconds", "None is no limit.")
     option(where, "max_gap", max_gap, 0 <= max_gap < torch.inf, "be at least 0", "Try 1e-6.")

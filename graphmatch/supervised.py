@@ -79,6 +79,7 @@ class SupervisedMatchingLoss(nn.Module):
             rule, name = "have the gradient FenchelYoung for kind='fenchel_young'", type(layer.gradient).__name__
             cure = "Pass MatchingLayer(gradient=gm.FenchelYoung())."
             raise TypeError(_check.message(_WHERE, "layer", rule, name, cure))
+        _check.number(_WHERE, "temperature", temperature, "0.1 suits cosines.")
         usable = 1e-30 <= temperature <= 1e30
         _check.option(_WHERE, "temperature", temperature, usable, "lie in [1e-30, 1e30]", "0.1 suits cosines.")
         steps = _check.whole_number(_WHERE, "relaxation_steps", relaxation_steps, "3 is the default.")

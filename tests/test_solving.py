@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -57,15 +58,48 @@ def test_options_that_count_are_whole_numbers(kind: type, name: str):
         kind(**{name: 2**63})
 
 
-@pytest.mark.parametrize("kind", [gm.Portfolio, gm.FAQ, gm.Best, gm.AllPairs])
-def test_gaps_and_limits_are_numbers(kind: type):
-    assert kind(max_gap=torch.tensor(0.5)).max_gap == 0.5, "numbers of any library"
-    for value, text in ((None, "NoneType None"), ("0.1", "str '0.1'")):
-        with pytest.raises(TypeError, match=rf"^{kind.__name__}: max_gap must be a number; got {text}\."):
-            kind(max_gap=value)
-    if kind is not gm.AllPairs:
-        with pytest.raises(TypeError, match=rf"^{kind.__name__}: time_limit must be a number; got str '1'\."):
-            kind(time_limit="1")
+def _measured() -> list[tuple[type, str, bool]]:
+    """All options of solvers and estimators that are numbers with a fraction, and whether they may be None."""
+    kinds = [kind for kind in vars(gm).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    fields = [(kind, field) for kind in kinds for field in dataclasses.fields(kind)]
+    optional = {"float": False, "float | None": True}
+    return [
+        (kind, field.name, optional[field.type])
+        for kind, field in fields
+        if field.type in optional and hasattr(kind, "__post_init__") and not issubclass(kind, gm.Problem)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "name", "optional"), _measured(), ids=lambda value: getattr(value, "__name__", value))
+def test_options_that_measure_are_numbers(kind: type, name: str, optional: bool):
+    assert getattr(kind(**{name: torch.tensor(0.5)}), name) == 0.5, "numbers of any library"
+    for value, text in (
+        (None, "NoneType None"),
+        ("0.1", "str '0.1'"),
+        (True, "bool True"),
+        (torch.ones(2), "a tensor"),
+    ):
+        if not (optional and value is None):
+            with pytest.raises(TypeError, match=rf"^{kind.__name__}: {name} must be a number; got {text}"):
+                kind(**{name: value})
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}: {name} must .*; got nan\."):
+        kind(**{name: float("nan")})
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}: {name} must fit into a float; got 1000000"):
+        kind(**{name: 10**400})
+
+
+def test_arguments_that_measure_are_numbers():
+    graph = gm.StructuredGraph(torch.zeros(2, 1), torch.zeros(2, 2))
+    for name, call in {
+        "t": lambda value: gm.geodesic(graph, graph, value),
+        "structure_weight": lambda value: gm.estimate_barycenter([graph], structure_weight=value),
+        "max_gap": lambda value: gm.sga_distance(graph, graph, max_gap=value),
+        "threshold": graph.to_graph,
+        "temperature": lambda value: gm.SupervisedMatchingLoss(temperature=value),
+        "tolerance": lambda value: gm.fused_gromov_wasserstein(graph, graph, tolerance=value),
+    }.items():
+        with pytest.raises(TypeError, match=rf": {name} must be a number; got NoneType None\."):
+            call(None)
 
 
 def test_more_iterations_never_hurt(make_problem: Make):

@@ -36,6 +36,7 @@ class BlackBox:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        _check.numbers(self)
         _check.option("BlackBox", "step", self.step, self.step > 0, "be positive", "1.0 suits costs of unit size.")
 
     def forward(self, oracle: Oracle, costs: Tensors, training: bool) -> Forward:

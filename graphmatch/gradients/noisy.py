@@ -27,7 +27,7 @@ class NoisyEstimator:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
         where = type(self).__name__
         _check.option(where, "samples", self.samples, self.samples >= 1, "be at least 1", "1 is the cheapest.")
         _check.option(where, "noise_scale", self.noise_scale, self.noise_scale > 0, "be positive", "Or use BlackBox.")

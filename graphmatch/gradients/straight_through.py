@@ -42,6 +42,7 @@ class StraightThroughSinkhorn:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        _check.numbers(self)
         usable = 1e-30 <= self.temperature <= 1e30  # float32 knows no reciprocals of much smaller numbers
         where, cure = type(self).__name__, "0.1 suits costs of unit size."
         _check.option(where, "temperature", self.temperature, usable, "lie in [1e-30, 1e30]", cure)

@@ -49,6 +49,7 @@ class AllPairs:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        _check.numbers(self)
         _check.budget("AllPairs", self.max_gap, None)
 
     def solve(self, problem: MultiGraphProblem) -> MultiGraphResult:

@@ -72,7 +72,7 @@ class Best:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
         _check.option("Best", "starts", self.starts, self.starts >= 1, "be at least 1", "16 is the default.")
         if self.agreement is not None:
             holds = self.agreement >= 1

@@ -174,6 +174,7 @@ def geodesic(
         (0.40..., 0.81...)
     """
     where = "geodesic"
+    _check.number(where, "t", t, "0.5 is the midpoint.")
     _check.option(where, "t", t, 0 <= t <= 1, "lie in [0, 1]", "0.5 is the midpoint.")
     first, second = _equal_sizes(where, (left, right))
     if matching is None:
@@ -211,6 +212,7 @@ def _distances(
     where: str, pairs: Sequence[object], structure_weight: float, solver: Solver | None, max_gap: float
 ) -> list[SgaDistance]:
     check_structure_weight(where, structure_weight)
+    _check.number(where, "max_gap", max_gap, "1e-6 is the default.")
     _check.option(where, "max_gap", max_gap, max_gap >= 0, "be at least 0", "1e-6 is the default.")
     graphs = [_equal_sizes(where, pair) for pair in pairs]
     if not graphs:

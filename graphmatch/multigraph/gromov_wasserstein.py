@@ -387,6 +387,9 @@ def _check_options(
     where: str, structure_weight: float, temperature: float, max_iterations: int, tolerance: float
 ) -> None:
     check_structure_weight(where, structure_weight)
+    _check.number(where, "temperature", temperature, "0.01 is the default.")
+    _check.whole_number(where, "max_iterations", max_iterations, "Try 1000.")
+    _check.number(where, "tolerance", tolerance, "1e-7 is the default.")
     holds = 0 < temperature < torch.inf
     _check.option(where, "temperature", temperature, holds, "be positive and finite", "0.01 is the default.")
     _check.option(where, "max_iterations", max_iterations, max_iterations >= 1, "be at least 1", "Try 1000.")

@@ -61,7 +61,7 @@ class LocalSearch:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
         where = "LocalSearch"
         _check.option(where, "sweeps", self.sweeps, self.sweeps >= 1, "be at least 1", "100 is the default.")
         check_search_options(where, self.effort, self.max_iterations)

@@ -56,7 +56,7 @@ class SequentialConstruction:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
         check_search_options("SequentialConstruction", self.effort, self.max_iterations)
         _check.budget("SequentialConstruction", self.max_gap, self.time_limit)
 

@@ -62,6 +62,7 @@ class Star:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        _check.numbers(self)
         is_graph = isinstance(self.centre, int) and not isinstance(self.centre, bool) and self.centre >= 0
         if not is_graph and self.centre not in _CENTRES:
             rule = "be a graph number, 'cheapest' or 'barycenter'"

@@ -78,6 +78,7 @@ class StructuredGraph:
         Args:
             threshold: 0 gives the union of the edges that were averaged, 0.5 those of the majority.
         """
+        _check.number("to_graph", "threshold", threshold, "0 keeps every edge.")
         _check.option("to_graph", "threshold", threshold, threshold >= 0, "be at least 0", "0 keeps every edge.")
         return Graph(self.nodes, (self.structure.detach().abs() > threshold).nonzero())
 
@@ -133,8 +134,9 @@ def normalised_weights(where: str, weights: object, count: int, like: Tensor) ->
 
 def check_structure_weight(where: str, structure_weight: float) -> None:
     """Refuses shares of the structure outside of [0, 1]."""
-    holds = 0 <= structure_weight <= 1
     cure = "0 compares features alone, 1 the structure."
+    _check.number(where, "structure_weight", structure_weight, cure)
+    holds = 0 <= structure_weight <= 1
     _check.option(where, "structure_weight", structure_weight, holds, "lie in [0, 1]", cure)
 
 

@@ -50,6 +50,7 @@ class Synchronize:
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        _check.numbers(self)
         check_kind("Synchronize", self.kind)
         _check.budget("Synchronize", self.max_gap, None)
 

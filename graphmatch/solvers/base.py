@@ -88,7 +88,7 @@ class LawlerSolver(ABC):
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
         _check.budget(type(self).__name__, self.max_gap, self.time_limit)
 
     @abstractmethod

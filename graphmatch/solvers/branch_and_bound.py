@@ -45,11 +45,11 @@ class BranchAndBound(LawlerSolver):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         where = "BranchAndBound"
         _check.option(where, "max_nodes", self.max_nodes, self.max_nodes >= 1, "be at least 1", "Try a million.")
         iterations = self.max_iterations
         _check.option(where, "max_iterations", iterations, iterations >= 1, "be at least 1", "200 is the default.")
-        super().__post_init__()
 
     def call(self) -> LawlerCall:
         """Returns the native call of this solver."""

@@ -54,10 +54,10 @@ class DualAscent(LawlerSolver):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         where = "DualAscent"
         iterations = self.max_iterations
         _check.option(where, "max_iterations", iterations, iterations >= 1, "be at least 1", "500 is the default.")
-        super().__post_init__()
 
     def call(self) -> LawlerCall:
         """Returns the native call of this solver."""

@@ -67,7 +67,7 @@ class FAQ:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
         where = "FAQ"
         _check.option(where, "starts", self.starts, self.starts >= 1, "be at least 1", "1 is the default.")
         iterations = self.max_iterations

@@ -44,9 +44,9 @@ class Fusion(LawlerSolver):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         where = "Fusion"
         _check.option(where, "generations", self.generations, self.generations >= 1, "be at least 1", "Try 100.")
-        super().__post_init__()
 
     def call(self) -> LawlerCall:
         """Returns the native call of this solver."""

@@ -56,7 +56,7 @@ class LAP:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
 
     def solve(self, problem: Problem) -> MatchResult:
         """Returns optimal matchings; raises TypeError for quadratic problems."""

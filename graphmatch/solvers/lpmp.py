@@ -89,6 +89,7 @@ class LPMP:
             raise ValueError(_check.message("LPMP", "rounding", f"be one of {_ROUNDINGS}", repr(self.rounding), cure))
         if self.time_limit is not None:
             limit = self.time_limit
+            _check.number("LPMP", "time_limit", limit, "None is no limit.")
             _check.option("LPMP", "time_limit", limit, limit > 0, "be positive seconds", "None is no limit.")
         if not isinstance(self.parameters, Mapping):
             received = _check.describe(self.parameters)

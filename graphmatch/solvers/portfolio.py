@@ -79,11 +79,11 @@ class Portfolio(LawlerSolver):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         where = "Portfolio"
         _check.option(where, "effort", self.effort, 0 < self.effort <= 1e6, "lie in (0, 1e6]", "1.0 is the default.")
         iterations = self.max_iterations
         _check.option(where, "max_iterations", iterations, iterations >= 1, "be at least 1", "200 is the default.")
-        super().__post_init__()
 
     def call(self) -> LawlerCall:
         """Returns the native call of this solver."""

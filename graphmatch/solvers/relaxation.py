@@ -209,7 +209,7 @@ class RelaxationSolver(ABC):
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
         where = type(self).__name__
         iterations = self.max_iterations
         _check.option(where, "max_iterations", iterations, iterations >= 1, "be at least 1", "100 is plenty.")

@@ -51,10 +51,10 @@ class RRWM(RelaxationSolver):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         _check.option("RRWM", "walk", self.walk, 0 < self.walk <= 1, "lie in (0, 1]", "0.2 is the default.")
         usable = 0 < self.inflation <= 1e6
         _check.option("RRWM", "inflation", self.inflation, usable, "lie in (0, 1e6]", "30.0 is the default.")
-        super().__post_init__()
 
     def matchings(self, relaxation: Relaxation) -> tuple[Tensor, Tensor, Tensor]:
         """Returns assignments (b, n1), statuses and iterations (b,)."""

@@ -78,7 +78,7 @@ class Sinkhorn:
 
     def __post_init__(self) -> None:
         """Checks the options."""
-        _check.whole_numbers(self)
+        _check.numbers(self)
         where = type(self).__name__
         usable = 1e-30 <= self.temperature <= 1e30  # float32 knows no reciprocals of much smaller numbers
         _check.option(where, "temperature", self.temperature, usable, "lie in [1e-30, 1e30]", "LAP is its limit 0.")
@@ -191,6 +191,7 @@ class GumbelSinkhorn(Sinkhorn):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         where = "GumbelSinkhorn"
         scale = self.noise_scale
         _check.option(where, "noise_scale", scale, 0 < scale < torch.inf, "be positive and finite", "Or use Sinkhorn.")
@@ -198,7 +199,6 @@ class GumbelSinkhorn(Sinkhorn):
         if self.reduction not in ("mean", "none"):
             rule = "be one of ['mean', 'none']"
             raise ValueError(_check.message(where, "reduction", rule, repr(self.reduction), "Pick one."))
-        super().__post_init__()
 
     def __call__(
         self,

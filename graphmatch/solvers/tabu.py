@@ -55,10 +55,10 @@ class Tabu(LawlerSolver):
 
     def __post_init__(self) -> None:
         """Checks the options."""
+        super().__post_init__()
         where = "Tabu"
         _check.option(where, "steps", self.steps, self.steps >= 1, "be at least 1", "5000 is the default.")
         _check.option(where, "restarts", self.restarts, self.restarts >= 1, "be at least 1", "4 is the default.")
-        super().__post_init__()
 
     def call(self) -> LawlerCall:
         """Returns the native call of this solver."""

@@ -140,6 +140,7 @@ class EnumeratedProblem:
 
         The gradient of <g, mean> in the costs is -covariance @ g / temperature.
         """
+        _check.number("gibbs", "temperature", temperature, "1.0 is the default.")
         _check.option("gibbs", "temperature", temperature, temperature > 0, "be positive", "1.0 is the default.")
         weights = torch.softmax(-(self.flatten(costs).double() @ self.vertices.T) / temperature, 1)
         mean = weights @ self.vertices
@@ -182,6 +183,7 @@ class EnumeratedProblem:
         """
         flat, weights = self.flatten(costs).double(), self.flatten(upstream).double()
         _check.option("smoothed_gradient", "samples", samples, samples >= 2, "be at least 2", "20000 is the default.")
+        _check.number("smoothed_gradient", "scale", scale, "1.0 is the default.")
         _check.option("smoothed_gradient", "scale", scale, scale > 0, "be positive", "1.0 is the default.")
         answers = [
             self._one_gradient(one, self.vertices @ weight, noise, scale, samples, seed, everywhere)

@@ -149,6 +149,7 @@ def _checked(frames: Sequence[AlignmentFrame], seconds: float, names: Sequence[s
     if len(shapes) > 1:
         rule, cure = "hold the same samples, with features of one length", "Follow one batch through the training."
         raise ValueError(_check.message(_WHERE, "frames", rule, f"shapes {shapes}", cure))
+    _check.number(_WHERE, "seconds_per_frame", seconds, "0.2 is usual.")
     _check.option(_WHERE, "seconds_per_frame", seconds, 0.02 <= seconds <= 60, "lie in [0.02, 60]", "0.2 is usual.")
     _check.option(_WHERE, "names", len(names), len(names) == 2, "be two", "One for each view.")
     return frames
