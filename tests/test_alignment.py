@@ -223,7 +223,7 @@ def test_any_solver_and_estimator():
     ascent = gm.BarycenterAlignment(6, k=2, **options)
     ascent.load_state_dict(exact.state_dict())
     one, other = exact.details(*views), ascent.details(*views)
-    assert one.gap.item() == 0
+    assert one.gap.item() < 1e-14
     assert one.loss.item() == other.loss.item()
     certified = ascent.layer.result.lower_bound <= exact.layer.result.objective + 1e-9
     assert certified.all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
-from math import comb, factorial, isinf, perm
+from math import comb, factorial, inf, isinf, ldexp, perm
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphmatch import _check, _reference
 from graphmatch.problem import KoopmansBeckmannProblem, LawlerProblem, LinearProblem, Problem
-from graphmatch.result import MatchResult, Status
+from graphmatch.result import MatchResult, Status, paid_pair_matrix
 
 _CHUNK = 4096
 
@@ -23,7 +23,8 @@ class BruteForce:
     """Exact solver for tiny problems of any kind: evaluates every matching with the reference objective.
 
     Guarantee: the optimum of the reference objective in float64; of equal ones the first in lexicographic order
-    (unmatched last). Cost: n! matchings for complete problems (n = 8: 40,320), more for partial ones.
+    (unmatched last). The bound is that less what rounding may have added: nothing where sums are exact, as those of
+    whole numbers are. Cost: n! matchings for complete problems (n = 8: 40,320), more for partial ones.
 
     Args:
         max_matchings: Refuse problems with more matchings than this.
@@ -41,20 +42,22 @@ class BruteForce:
         count1, count2 = (counts.tolist() for counts in problem.node_counts())
         width = _first_size(problem)
         device = problem.node_counts()[0].device
-        assignments, objectives = [], []
+        assignments, objectives, bounds = [], [], []
         for index, (n1, n2) in enumerate(zip(count1, count2, strict=True)):
             candidates = self._candidates(n1, n2, problem).to(device)
             padding = torch.full((len(candidates), width - n1), -1, device=device)
             candidates = torch.cat([candidates, padding], dim=1)
-            assignment, value = _best(_select(problem, index), candidates)
+            assignment, value, bound = _best(_select(problem, index), candidates)
             assignments.append(assignment)
             objectives.append(value)
+            bounds.append(bound)
         objective = torch.tensor(objectives, dtype=torch.float64, device=device)
+        lower_bound = torch.tensor(bounds, dtype=torch.float64, device=device)
         status = torch.where(objective.isinf(), int(Status.INFEASIBLE), int(Status.OPTIMAL))
         assignment = (
             torch.stack(assignments) if assignments else torch.empty(0, width, dtype=torch.int64, device=device)
         )
-        return MatchResult(problem, assignment, objective, objective.clone(), status, torch.ones_like(status))
+        return MatchResult(problem, assignment, objective, lower_bound, status, torch.ones_like(status))
 
     def _candidates(self, n1: int, n2: int, problem: Problem) -> Tensor:
         """Returns all matchings (m, n1) in lexicographic order, -1 = unmatched last."""
@@ -83,15 +86,64 @@ class BruteForce:
         return torch.from_numpy(np.where(ordered == n2, -1, ordered))
 
 
-def _best(problem: Problem, candidates: Tensor) -> tuple[Tensor, float]:
-    """Returns the first best of the candidates (m, n1) for a batch of one problem, and its objective."""
-    best, best_value = torch.full_like(candidates[0], -1), torch.inf
-    for chunk in candidates.split(_CHUNK):
-        values = _reference.objective(_repeat(problem, len(chunk)), chunk)
-        place = int(values.argmin())
-        if float(values[place]) < best_value:
-            best, best_value = chunk[place], float(values[place])
-    return (best, best_value) if not isinf(best_value) else (torch.full_like(best, -1), torch.inf)
+def _best(problem: Problem, candidates: Tensor) -> tuple[Tensor, float, float]:
+    """Returns the first best of the candidates (m, n1) for a batch of one problem, its objective and a bound."""
+    chunks = candidates.split(_CHUNK)
+    values = torch.cat([_reference.objective(_repeat(problem, len(chunk)), chunk) for chunk in chunks])
+    place = int(values.argmin())
+    best = float(values[place])
+    if isinf(best):
+        return torch.full_like(candidates[0], -1), torch.inf, torch.inf
+    return candidates[place], best, _bound(problem, candidates, values, best)
+
+
+def _bound(problem: Problem, candidates: Tensor, values: Tensor, best: float) -> float:
+    """Returns what no candidate costs less than in exact arithmetic: values (m,) less what rounding may have added."""
+    positive = _positive(problem)
+    costs = [value[value.isfinite()] for value in _tensor_fields(positive).values() if value.is_floating_point()]
+    if not isinstance(positive, KoopmansBeckmannProblem):
+        costs.append(torch.full((candidates.shape[1],), positive.unmatched_cost or 0.0, dtype=torch.float64))
+    sums, units = [float(each.sum()) for each in costs], [_unit(each) for each in costs]
+    if isinstance(positive, KoopmansBeckmannProblem):  # flows and distances are multiplied
+        sums, units = [sums[0] * sums[1], *sums[2:]], [units[0] * units[1], *units[2:]]
+    most = sum(sums)
+    if most < 2**53 * min(units):
+        return best  # all sums are exact
+    # Of n numbers, added in any order, no sum is off by more than n eps / 2 times the sum of their sizes.
+    epsilon = torch.finfo(torch.float64).eps
+    near = values - (sum(map(len, costs)) + 4) * epsilon * most <= best
+    bounds = []
+    for chunk, value in zip(candidates[near].split(_CHUNK), values[near].split(_CHUNK), strict=True):
+        size = _reference.objective(_repeat(positive, len(chunk)), chunk)
+        terms = _paid_terms(problem, chunk) + chunk.shape[1] + 4
+        bounds.append(float((value - terms * (epsilon * size + 5e-324)).min()))  # products may underflow
+    return min(bounds)
+
+
+def _unit(values: Tensor) -> float:
+    """Returns the largest power of two that all values are multiples of; inf for zeros."""
+    mantissa, exponent = torch.frexp(values[values != 0])
+    bits = (mantissa * 2.0**53).long()
+    units = exponent + torch.frexp((bits & -bits).double()).exponent - 54
+    return ldexp(1.0, int(units.min())) if len(units) else inf
+
+
+def _positive(problem: Problem) -> Problem:
+    """Returns a problem with the sizes of all costs, in float64."""
+    fields: dict[str, Any] = {
+        name: value.abs().double() for name, value in _tensor_fields(problem).items() if value.is_floating_point()
+    }
+    if not isinstance(problem, KoopmansBeckmannProblem) and problem.unmatched_cost is not None:
+        fields["unmatched_cost"] = abs(problem.unmatched_cost)
+    return replace(problem, **fields)
+
+
+def _paid_terms(problem: Problem, candidates: Tensor) -> Tensor:
+    """Returns how many quadratic costs the objective of each candidate (m, n1) adds, (m,) or one for all."""
+    repeated = _repeat(problem, len(candidates))
+    if isinstance(repeated, LawlerProblem):
+        return paid_pair_matrix(candidates, repeated).bool().flatten(1).sum(1)
+    return torch.tensor(0 if isinstance(problem, LinearProblem) else candidates.shape[1] ** 2)
 
 
 def _first_size(problem: Problem) -> int:
