@@ -97,6 +97,12 @@ def read_measurement(run: str) -> Measurement:
     place = Path(prefix["place"] if prefix else run)
     file = place / SCORES if place.is_dir() else place
     if not file.is_file():
+        name, _, folder = run.partition("=")
+        if prefix is None and folder and Path(folder).exists():
+            raise ValueError(
+                f"report: the data set before = must be one of {', '.join(DATA_SETS)}; "
+                f"got {name.rpartition('/')[2]!r} in {run}. Choose one of them."
+            )
         raise ValueError(
             f"report: a run must be a folder with {SCORES}; got {run}. Make one with: exgra-med evaluate vqa --output."
         )

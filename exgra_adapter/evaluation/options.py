@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from exgra_adapter.console import positive
 
@@ -57,3 +59,17 @@ def add_generation_options(group: argparse._ActionsContainer, max_new_tokens: in
         default=True,
         help="go on where an interrupted run stopped (default: yes)",
     )
+
+
+def refuse_generation_options(options: argparse.Namespace, default_of: Callable[[str], Any]) -> None:
+    """Ends with the usage where no model answers, and options say how one should.
+
+    Args:
+        options: What was parsed, with `usage_error`.
+        default_of: Says what an option is where it is not given.
+    """
+    names = ("batch_size", "max_new_tokens", "prompt", "precision", "on_error", "resume")
+    known = (name for name in names if hasattr(options, name))
+    given = [f"--{name.replace('_', '-')}" for name in known if getattr(options, name) != default_of(name)]
+    if given:
+        options.usage_error(f"{', '.join(given)} must come with --model: the answers of --pred are given already")

@@ -80,6 +80,9 @@ def read_questions(path: Path, keys: Sequence[str] | None = None, allow_duplicat
 def number_repeated(ids: Sequence[str]) -> list[str]:
     """Makes ids unique: the second occurrence of "a" becomes "a#2".
 
+    Raises:
+        ValueError: something else is called "a#2" already.
+
     Example:
         >>> number_repeated(["a", "b", "a"])
         ['a', 'b', 'a#2']
@@ -89,6 +92,7 @@ def number_repeated(ids: Sequence[str]) -> list[str]:
     for name in ids:
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    _require_new(names, ids)
     return names
 
 
@@ -100,7 +104,21 @@ def number_repeated_predictions(predictions: Sequence[Prediction]) -> list[Predi
         seen[prediction.id, prediction.turn] += 1
         count = seen[prediction.id, prediction.turn]
         numbered.append(prediction if count == 1 else replace(prediction, id=f"{prediction.id}#{count}"))
+    for turn in {turn for _, turn in seen}:
+        before, after = ([each.id for each in part if each.turn == turn] for part in (predictions, numbered))
+        _require_new(after, before)
     return numbered
+
+
+def _require_new(names: Sequence[str], ids: Sequence[str]) -> None:
+    """Refuses ids that others have got, which were repeated: nobody could say whose answer is whose."""
+    taken = next((name for name, count in Counter(names).items() if count > 1), None)
+    if taken is not None:
+        repeated = taken.rpartition("#")[0]
+        raise ValueError(
+            f"number_repeated: ids must differ from those that repeated ids get; got {taken!r} beside "
+            f"{ids.count(repeated)} times {repeated!r}. Rename one."
+        )
 
 
 def _groups(value: Any) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from exgra_adapter.atomic import write_json, write_text
 from exgra_adapter.console import main_process_complains_first, natural, say
 from exgra_adapter.data.records import Record
 from exgra_adapter.evaluation.files import Prediction, read_answers, read_candidates
-from exgra_adapter.evaluation.options import add_generation_options
+from exgra_adapter.evaluation.options import add_generation_options, refuse_generation_options
 from exgra_adapter.evaluation.questions import number_repeated_predictions, read_questions
 from exgra_adapter.evaluation.tables import format_report, item_table, latex_row
 from exgra_adapter.evaluation.vqa_report import report_scores
@@ -102,7 +102,7 @@ def add_parser(
     both.add_argument(
         "--seed", metavar="N", type=natural, default=0, help="seed of the bootstrap (default: %(default)s)"
     )
-    vqa.set_defaults(run=_run, usage_error=vqa.error)
+    vqa.set_defaults(run=_run, usage_error=vqa.error, default_of=vqa.get_default)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -114,6 +114,8 @@ def _run(options: argparse.Namespace) -> int:
     missing = [f"--{name}" for name, value in chosen.items() if value is None]
     if missing:
         options.usage_error(f"the following options are required too: {', '.join(missing)}")
+    if chosen is scoring:
+        refuse_generation_options(options, options.default_of)
     candidates = None if options.candidates is None else read_candidates(options.candidates)
     questions = read_questions(options.data or options.gt, options.by, options.allow_duplicate_ids)
     if chosen is answering:

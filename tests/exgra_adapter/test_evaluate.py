@@ -13,7 +13,7 @@ from exgra_adapter.cli import main
 from exgra_adapter.data.records import Record, Turn, write_records
 from exgra_adapter.evaluation.files import Prediction, read_answers, read_candidates, write_answers
 from exgra_adapter.evaluation.generate import generate_answers
-from exgra_adapter.evaluation.questions import read_questions
+from exgra_adapter.evaluation.questions import number_repeated_predictions, read_questions
 from exgra_adapter.models import build_tiny_model, load_model
 
 QUESTIONS = ["Which organ is shown?", "Is a lesion visible?", "What?", "On which side of the picture are the lesions?"]
@@ -253,6 +253,21 @@ def test_repeated_ids_are_told_apart_by_their_order(tmp_path, capsys):
     assert [(item["id"], item["correct"]) for item in scores["items"]] == [("x", 1), ("x#2", 1), ("x#3", 0)]
 
 
+@pytest.mark.parametrize("names", [["x", "x", "x#2"], ["x#2", "x", "x"]])
+def test_ids_that_repeated_ones_get_are_refused(tmp_path, capsys, names):
+    samples = [{"id": name, "image": "a.png", "conversations": turn("?", "yes")} for name in names]
+    (tmp_path / "test.json").write_text(json.dumps(samples))
+    lines = [{"question_id": name, "text": "yes"} for name in names]
+    answers = write(tmp_path / "answers.jsonl", *lines)
+    refusal = "ids must differ from those that repeated ids get; got 'x#2' beside 2 times 'x'. Rename one."
+    assert evaluate("--gt", tmp_path / "test.json", "--pred", answers, "--allow-duplicate-ids") == 1
+    assert refusal in capsys.readouterr().err
+    with pytest.raises(ValueError, match=refusal):
+        number_repeated_predictions(read_answers(answers, allow_duplicate_ids=True))
+    other_turn = write(tmp_path / "turns.jsonl", *lines[:1], {"question_id": "x#2", "turn": 1, "text": "yes"})
+    assert len(number_repeated_predictions(read_answers(other_turn))) == 2
+
+
 def test_questions_are_sorted_by_the_keys_of_published_files(data_folder):
     questions = read_questions(data_folder / "eval_golden" / "vqa_rad_451" / "test.json")
     assert list(questions.groups) == ["question_type"]
@@ -290,6 +305,23 @@ def test_command_answers_and_scores(setting, tmp_path, capsys):
 )
 def test_wrong_usage_has_exit_code_2(options):
     assert evaluate(*options) == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--max-new-tokens", "3"],
+        ["--batch-size", "1"],
+        ["--prompt", "llava"],
+        ["--precision", "bf16"],
+        ["--on-error", "raise"],
+        ["--no-resume"],
+    ],
+)
+def test_answers_that_are_given_take_no_options_of_a_model(option, capsys):
+    assert evaluate("--gt", "g.json", "--pred", "p.jsonl", *option) == 2
+    name = option[0].replace("no-", "") if option == ["--no-resume"] else option[0]
+    assert f"{name} must come with --model: the answers of --pred are given already" in capsys.readouterr().err
 
 
 def test_failures_have_exit_code_1_and_one_sentence(setting, tmp_path, capsys):

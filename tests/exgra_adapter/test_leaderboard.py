@@ -131,6 +131,11 @@ def test_unclear_runs_are_refused(tmp_path, monkeypatch):
         read_measurement("seven")
     with pytest.raises(ValueError, match=r"must be a folder with scores\.json; got none"):
         read_measurement("none")
+    with pytest.raises(ValueError, match=r"must be a folder with scores\.json; got slake=none"):
+        read_measurement("slake=none")
+    for run in ("ours/slak=seven", "slak=seven/scores.json"):
+        with pytest.raises(ValueError, match=f"data set before = must be one of .*; got 'slak' in {run}. Choose"):
+            read_measurement(run)
     twice = [read_measurement("ours/slake=seven"), read_measurement("ours/slake=seven/scores.json")]
     with pytest.raises(ValueError, match="one run per data set"):
         format_leaderboard(twice)
