@@ -15,6 +15,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_NAME = 200
+
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path` as UTF-8: to a temporary file beside it first, which then takes its name.
@@ -36,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes bytes to `path`, as `write_text` writes text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{shortened(path.name)}.", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -94,9 +96,10 @@ def complete_folder(output: Path, caller: str) -> Iterator[Path]:
     output = Path(output)
     require_new_folder(output, caller)
     output.parent.mkdir(parents=True, exist_ok=True)
-    for left in output.parent.glob(f".{glob.escape(output.name)}.*.partial"):
+    prefix = f".{shortened(output.name)}."
+    for left in output.parent.glob(f"{glob.escape(prefix)}*.partial"):
         logger.warning("%s is left from a run that was killed or still runs; remove it if none runs", left)
-    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".partial"))
+    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=prefix, suffix=".partial"))
     try:
         yield folder
         # mkdtemp makes private folders; a result is as readable as its parent, and belongs to the group of it.
@@ -118,6 +121,11 @@ def require_new_folder(output: Path, caller: str) -> None:
             f"{caller}: output must be a new or empty folder; got {output}, which has something in it. "
             "Choose another name, or remove it first."
         )
+
+
+def shortened(name: str) -> str:
+    """Returns the beginning of a file's name, short enough for the name of a temporary file: systems take 255 bytes."""
+    return os.fsencode(name)[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def umask() -> int:

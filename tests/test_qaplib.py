@@ -78,6 +78,16 @@ def test_a_third_matrix_is_linear(tmp_path: Path):
     assert torch.equal(problem.flow, gm.io.read_qaplib(written(tmp_path, PLAIN)).flow)
 
 
+@pytest.mark.parametrize("name", ["a" * 251, "ä" * 125 + "a"])
+def test_names_of_any_length_that_systems_take(tmp_path: Path, name: str):
+    path = tmp_path / f"{name}.dat"
+    assert len(os.fsencode(path.name)) == 255
+    problem = gm.KoopmansBeckmannProblem(torch.ones(1, 2, 2), torch.ones(1, 2, 2))
+    gm.io.write_qaplib(path, problem)
+    assert gm.io.read_qaplib(path).flow.equal(problem.flow.double())
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("text", ["0", "1 2 3", "1 2 3 4"])
 def test_small_sizes(tmp_path: Path, text: str):
     problem = gm.io.read_qaplib(written(tmp_path, text))

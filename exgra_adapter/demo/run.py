@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from exgra_adapter.atomic import write_json
+from exgra_adapter.atomic import shortened, write_json
 from exgra_adapter.config import Stage, TrainingConfig
 from exgra_adapter.console import say
 from exgra_adapter.data.records import read_records
@@ -66,7 +66,7 @@ def run_demo(
     _require_free(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{shortened(output.name)}-", dir=output.parent))
     except OSError as error:
         raise ValueError(
             f"run_demo: output must be in a folder that can be written to; got {output} ({error.strerror}). "

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 from graphmatch import _check
 
 _READ_SIZE = 1 << 20
+_LONGEST_NAME = 200  # in that of a temporary file: systems take 255 bytes
 _WORD_FACTOR = 8  # of the memory that the words of a text take, to that of the text
 
 
@@ -68,7 +69,8 @@ def write_bytes(where: str, path: Path, content: bytes) -> None:
     elif path.suffix == ".xz":
         content = lzma.compress(content)
     target = path.resolve()  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    name = os.fsencode(target.name)[:_LONGEST_NAME].decode(errors="ignore")
+    temporary = target.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from exgra_adapter.atomic import complete_folder
+from exgra_adapter.atomic import complete_folder, write_text
 from exgra_adapter.complete_file import complete_file
 from exgra_adapter.config import TrainingConfig
 from exgra_adapter.models import export_model
@@ -34,6 +34,17 @@ def test_weights_are_as_readable_as_other_files(small_data, tmp_path):
     train(config(small_data, tmp_path / "adapted", lora_rank=2), console_progress=False)
     export_model(tmp_path / "run", tmp_path / "exported")
     assert [modes(tmp_path / name) for name in ("run", "adapted", "exported")] == [plain] * 3
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127])
+def test_names_of_any_length_that_systems_take(tmp_path, name):
+    write_text(tmp_path / "text" / name, "x")
+    with complete_file(tmp_path / "lines" / name) as file:
+        file.write("x")
+    with complete_folder(tmp_path / name, "example") as folder:
+        (folder / "part").touch()
+    written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {Path("text", name), Path("lines", name), Path(name, "part")}
 
 
 @pytest.mark.parametrize(("place", "folder", "file"), [(0o2777, 0o2755, 0o644), (0o700, 0o700, 0o600)])

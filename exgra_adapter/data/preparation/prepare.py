@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from exgra_adapter.atomic import complete_folder, write_json, write_text
+from exgra_adapter.atomic import complete_folder, shortened, write_json, write_text
 from exgra_adapter.data.images import image_path
 from exgra_adapter.data.preparation.plots import plot_statistics
 from exgra_adapter.data.preparation.rows import SPLITS, Layout, Row, SourceRow, UnansweredError
@@ -280,7 +280,9 @@ def _folder(output: Path, overwrite: bool) -> Iterator[Path]:
         with complete_folder(output, "prepare") as folder:
             yield folder
         return
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", suffix=".partial") as place:
+    with tempfile.TemporaryDirectory(
+        dir=output.parent, prefix=f".{shortened(output.name)}.", suffix=".partial"
+    ) as place:
         with complete_folder(Path(place) / "new", "prepare") as folder:
             yield folder
         earlier = output.replace(Path(place) / "old")
