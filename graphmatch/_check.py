@@ -23,6 +23,7 @@ FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Sums over millions of costs stay finite in double below this.
 LARGEST_COST = 1e100
+_UPSTREAM = "Look for a division by zero or an overflow upstream."
 # Asking the system how much is free takes longer than solving a small problem.
 _ALWAYS_FREE = 2**26
 
@@ -120,24 +121,27 @@ def neighbours(where: str, edges: Tensor, nodes: int, count: int) -> None:
     raise ValueError(message(where, "edges", rule, edges.shape[-2], "Leave out neighbours where nodes differ."))
 
 
-def costs(where: str, argument: str, value: Tensor, allow_infinite: bool) -> None:
+def costs(
+    where: str, argument: str, value: Tensor, allow_infinite: bool, largest: float = LARGEST_COST, cure: str = _UPSTREAM
+) -> None:
     """Checks that costs are numbers; +inf (a forbidden assignment) only where allowed. Compiled code has no values."""
     if value.numel() == 0 or _device.resident(value) or torch.compiler.is_compiling():
         return
     value = value.detach()
     lowest, highest = torch.aminmax(value)  # one pass; NaN wins both
-    if float(lowest) >= -LARGEST_COST and float(highest) <= LARGEST_COST:
+    if float(lowest) >= -largest and float(highest) <= largest:
         return
-    finite = value.abs() <= LARGEST_COST if value.dtype == torch.float64 else torch.isfinite(value)
+    bounded = largest <= torch.finfo(value.dtype).max
+    finite = value.abs() <= largest if bounded else torch.isfinite(value)
     allowed = finite | (value == torch.inf) if allow_infinite else finite
     if bool(allowed.all()):
         return
     where_bad = (~allowed).nonzero()[0].tolist()
     rule = "hold finite costs" + (" (+inf = forbidden is allowed)" if allow_infinite else "")
-    if value.dtype == torch.float64:
-        rule += f" of at most {LARGEST_COST:g}"
+    if bounded:
+        rule += f" of at most {largest:g}"
     received = f"{float(value[tuple(where_bad)])} at index {where_bad}"
-    raise ValueError(message(where, argument, rule, received, "Look for a division by zero or an overflow upstream."))
+    raise ValueError(message(where, argument, rule, received, cure))
 
 
 def indices(where: str, argument: str, edges: Tensor, counts: Tensor | None, limits: Tensor | int) -> None:

@@ -255,6 +255,21 @@ def test_bad_input_gives_one_clear_sentence(call: Callable, error: type[Exceptio
     assert str(caught.value).startswith(f"BarycenterAlignment: {argument} must")
 
 
+@pytest.mark.parametrize("kind", [gm.BarycenterAlignment, gm.PairwiseAlignment])
+def test_views_whose_squares_float32_cannot_add_up_are_refused(kind: type):
+    options = {"dropout": 0.0, "gradient": gm.BlackBox()}
+    alignment = kind(6, **options)
+    views = random_views(3, 8)
+    loss = alignment(*(view * 2.0**30 for view in views))
+    assert loss > 0
+    assert alignment(*(view * 2.0**50 for view in views)) == loss
+    refused = rf"^{kind.__name__}: view 1 must hold finite costs of at most 1e\+16; got .*, or scale all views alike\.$"
+    for large in (views[1] * 1e20, views[1].bfloat16() * 1e20, views[1].double() * 1e50):
+        with pytest.raises(ValueError, match=refused):
+            alignment(views[0], large, views[2])
+    assert kind(6, **options).double()(*(view.double() * 1e50 for view in views)) > 0
+
+
 def test_each_view_is_matched_with_the_mean_of_the_others_or_of_all():
     inputs = noisy_copies(10, dim=8, noise=2.0)
     for barycenter, centres in [

@@ -22,6 +22,9 @@ from graphmatch.alignment.graphs import (
 )
 from graphmatch.losses import retrieval_accuracy
 
+# Larger values have squares that float32 cannot add up: all directions would vanish, and with them the loss.
+_LARGEST_VALUE = 1e16
+
 
 @dataclass(frozen=True, eq=False)
 class Views:
@@ -103,8 +106,10 @@ def checked_views(
         mask = mask.expand(shape)
         # Neither values nor gradients of what is absent pass here.
         views = [torch.where(present[:, None], view, 0) for view, present in zip(views, mask, strict=True)]
+    largest = _check.LARGEST_COST if kind == torch.float64 else _LARGEST_VALUE
+    cure = "Look for a division by zero or an overflow upstream, or scale all views alike."
     for place, view in enumerate(views):
-        _check.costs(where, f"view {place}", view.detach(), allow_infinite=False)
+        _check.costs(where, f"view {place}", view.detach(), False, largest, cure)
     nodes = torch.stack([view.to(kind) for view in views])
     groups = None if groups is None else groups.expand(shape)
     if mask is None and labels is None:
