@@ -22,25 +22,42 @@ _REST = "language_model"
 class StepObserver(TrainerCallback):
     """Times the optimizer and measures the gradient of each part of the model before steps that are logged.
 
+    A step that is saved is logged: a resumed run begins its averages where the checkpoint was written.
+
     Args:
         clock: Receives phase "optimizer".
-        every: Steps between two measurements.
+
+    Attributes:
+        skipped: Samples that this process left out since the run began; before a resume, those of all processes are the
+            main one's.
     """
 
-    def __init__(self, clock: PhaseClock, every: int) -> None:
+    def __init__(self, clock: PhaseClock) -> None:
         self.clock = clock
-        self.every = every
+        self.skipped = 0
         self._norms: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Goes on counting where the checkpoint was written."""
+        counts = [int(entry.get("skipped", 0)) for entry in state.log_history]
+        self.skipped = max(counts, default=0) if state.is_world_process_zero else 0
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measures gradients, already clipped, and starts the clock."""
-        if (state.global_step + 1) % self.every == 0 or state.global_step + 1 == state.max_steps:
+        step = state.global_step + 1
+        saved = args.save_strategy == "steps" and state.save_steps > 0 and step % state.save_steps == 0
+        if saved or step % state.logging_steps == 0 or step == state.max_steps:
             self._norms = part_norms(kwargs["model"])
         self.clock.start("optimizer")
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stops the clock."""
         self.clock.stop()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Logs a step that is saved."""
+        if control.should_save and args.logging_strategy == "steps":
+            control.should_log = True
 
     def gradient_norms(self, total: float) -> dict[str, float]:
         """Returns `gradient_norm_<part>` as they were before clipping, when the norm of all was `total`."""

@@ -35,8 +35,8 @@ class AlignmentTrainer(Trainer):
     Both losses are means over an optimizer step: splitting a step by gradient accumulation, scaling the loss for fp16,
     or more processes change the weight of neither. Besides the Trainer's own values, the log holds `ar_loss`,
     `alignment_loss` and the objective's metrics, averaged over the steps since the last log and over processes,
-    `zero_gradient_share`, gradient norms of the parts (`gradient_norm_*`), and seconds per step and phase
-    (`seconds_*`).
+    `zero_gradient_share`, gradient norms of the parts (`gradient_norm_*`), seconds per step and phase
+    (`seconds_*`), and how many samples have been left out so far, where there are any (`skipped`).
 
     Args:
         alignment: The objective with its way to the batch's nodes, or None for the autoregressive loss alone.
@@ -68,8 +68,7 @@ class AlignmentTrainer(Trainer):
         # The training loop sets this for every step; a loss that is computed outside of it needs a value too.
         self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
         self.clock = PhaseClock(self.args.device)
-        self.skipped = 0
-        self._observer = StepObserver(self.clock, self.args.logging_steps)
+        self._observer = StepObserver(self.clock)
         self.add_callback(self._observer)
         self._sums: dict[str, Tensor] = {}
         self._steps_in_sums = 0.0
@@ -109,6 +108,11 @@ class AlignmentTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
+    def skipped(self) -> int:
+        """Returns how many samples all processes have left out since the run began; all of them have to ask."""
+        count = torch.tensor(self._observer.skipped, device=self.args.device)
+        return int(self.accelerator.reduce(count, "sum").item())
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as `Trainer.train` does, with the objective's parameters among the model's."""
         with self.attached():
@@ -120,8 +124,8 @@ class AlignmentTrainer(Trainer):
             # Killed after its last checkpoint: the Trainer would go on with the epoch that the last step cut short.
             self.control.should_training_stop = True
             return [], None
-        logged = self.state.global_step % self.args.logging_steps == 0
-        self.clock.enabled = self.args.device.type == "cpu" or logged
+        first_after_log = not self._steps_in_sums
+        self.clock.enabled = self.args.device.type == "cpu" or first_after_log
         self._batch_of_step = 0
         with self.clock.phase("data"):
             return super().get_batch_samples(*args, **kwargs)
@@ -151,7 +155,7 @@ class AlignmentTrainer(Trainer):
         inputs = {**inputs, "use_cache": False}
         skipped = inputs.pop("skipped", None)
         if skipped is not None:
-            self.skipped += int(skipped.sum())
+            self._observer.skipped += int(skipped.sum())
         vision_tower = getattr(self.stock_model.base_model, "vision_tower", None)
         if vision_tower is not None:
             vision_tower.eval()
@@ -180,6 +184,9 @@ class AlignmentTrainer(Trainer):
             logs["gradient_norm"] = float(logs.pop("grad_norm"))
             logs.update(self._averages())
             logs.update(self._observer.gradient_norms(logs["gradient_norm"]))
+            skipped = self.skipped()
+            if skipped:
+                logs["skipped"] = skipped
         super().log(logs, start_time)
 
     def _averages(self) -> dict[str, float]:

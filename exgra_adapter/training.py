@@ -26,7 +26,7 @@ from exgra_adapter.data.extender import TemplateExtender, extend_records
 from exgra_adapter.data.files import read_records, sample_fraction
 from exgra_adapter.data.records import Record
 from exgra_adapter.data.stores import ImageStore, open_image_store
-from exgra_adapter.distributed import gather_sizes, is_main_process, on_main_process
+from exgra_adapter.distributed import is_main_process, on_main_process
 from exgra_adapter.facts import describe_run
 from exgra_adapter.models.llava import add_dense_connector, set_projector
 from exgra_adapter.models.load import ADAPTER_CONFIG, load_model
@@ -119,7 +119,7 @@ def train(config: TrainingConfig, console_progress: bool = True) -> TrainingSumm
             config.output,
             history,
             len(data.records) or trainer.get_total_train_batch_size(arguments) * trainer.state.global_step,
-            data.skipped + sum(gather_sizes(trainer.skipped, arguments.device)),
+            data.skipped + trainer.skipped(),
             trainer.state.global_step,
             round(time.monotonic() - started, 3),
         )

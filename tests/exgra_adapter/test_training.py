@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProc
 
 from exgra_adapter.config import TrainingConfig
 from exgra_adapter.data.records import Record, Turn, write_records
+from exgra_adapter.trainer import AlignmentTrainer
 from exgra_adapter.training import TrainingSummary, train
 
 
@@ -160,6 +162,39 @@ def test_a_run_killed_after_its_last_step_takes_no_other(small_data, first_stage
     assert (resumed.steps, len(resumed.history)) == (whole.steps, len(whole.history))
     for name in ("model.safetensors", "alignment.safetensors"):
         assert (resumed.output / name).read_bytes() == (whole.output / name).read_bytes()
+
+
+def test_what_a_resumed_run_counts_is_what_the_whole_run_counts(small_data, first_stage, tmp_path, monkeypatch):
+    images = tmp_path / "images"
+    shutil.copytree(small_data.images, images)
+    (images / "0.png").write_bytes(b"broken")
+    more = {"images": images, "bad_samples": "skip", "streaming": True, "model": str(first_stage.output)}
+    settings = config(small_data, tmp_path / "killed", max_steps=7, save_steps=3, logging_steps=2)
+    settings = dataclasses.replace(settings, **more)
+    whole = train(dataclasses.replace(settings, output=tmp_path / "whole"), console_progress=False)
+    assert whole.skipped > 1, "the stream begins anew"
+    assert [entry.get("skipped", 0) for entry in whole.history][-1] == whole.skipped
+    assert [entry["step"] for entry in whole.history] == [2, 3, 4, 6, 7]
+    step = AlignmentTrainer.training_step
+
+    def dying(self: AlignmentTrainer, *arguments: Any, **options: Any) -> Any:
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AlignmentTrainer, "training_step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, console_progress=False)
+    resumed = train(dataclasses.replace(settings, resume=True), console_progress=False)
+    assert resumed.skipped == whole.skipped
+    assert len(resumed.history) == len(whole.history)
+    for expected, found in zip(whole.history, resumed.history, strict=True):
+        assert expected.keys() == found.keys()
+        timed = {name for name in expected if name.startswith("seconds_")}
+        assert {name: expected[name] for name in expected.keys() - timed} == {
+            name: found[name] for name in found.keys() - timed
+        }
 
 
 def test_a_run_killed_while_it_wrote_its_settings_is_started_again(small_data, tmp_path):
