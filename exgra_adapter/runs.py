@@ -40,8 +40,9 @@ class TrainingSummary:
         output: Model folder that `exgra_adapter.models.load_model` loads, and transformers' own classes where model
             and training are stock; with `alignment.safetensors` where the alignment was on, `settings.json`,
             `history.jsonl`, `summary.json`, `README.md` (model card) and `report/`.
-        history: One dict per logged step: `step`, `epoch`, `loss`, `ar_loss`, `gradient_norm`, `learning_rate`, the
-            values that `AlignmentTrainer` lists, and with alignment `alignment_loss` and the objective's metrics.
+        history: One dict per logged or saved step: `step`, `epoch`, `loss`, `ar_loss`, `gradient_norm`,
+            `learning_rate`, the values that `AlignmentTrainer` lists, and with alignment `alignment_loss` and the
+            objective's metrics.
         samples: Samples trained on.
         skipped: Samples left out because of a bad image.
         steps: Optimizer steps in total.
