@@ -107,6 +107,16 @@ class ViewAlignment(nn.Module):
             rule = "be 'forward' or 'both'"
             raise ValueError(_check.message(where, "directions", rule, repr(directions), "Pick one."))
         _check.unmatched_cost(where, unmatched_cost)
+        numbers = {
+            "edge_weight": (edge_weight, "0.5 counts both directions of an edge once."),
+            "dropout": (dropout, "0.1 is the default."),
+            "margin": (margin, "0.3 is large for cosines."),
+        }
+        for name, (value, cure) in numbers.items():
+            _check.number(where, name, value, cure)
+        finite = -_check.LARGEST_COST <= edge_weight <= _check.LARGEST_COST
+        _check.option(where, "edge_weight", edge_weight, finite, "be finite", numbers["edge_weight"][1])
+        _check.option(where, "dropout", dropout, 0 <= dropout <= 1, "be between 0 and 1", numbers["dropout"][1])
         fits = 0 <= margin <= _check.LARGEST_COST
         _check.option(where, "margin", margin, fits, "be finite and at least 0", "0.3 is large for cosines.")
         self.dim, self.k, self.edge_weight, self.directions, self.margin = dim, k, edge_weight, directions, margin
