@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from exgra_adapter.captions.requests import CRITIQUE_POINTS
+from exgra_adapter.cli import main
 from exgra_adapter.endpoint import EndpointSettings
 from exgra_adapter.endpoint.settings import KEY_VARIABLE, URL_VARIABLE
 
@@ -111,10 +112,19 @@ def test_no_output_has_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         ["--endpoint", f"http://localhost/v1#{quote(KEY)}"],
     ],
 )
-def test_a_key_on_the_command_line_is_refused_and_not_repeated(tmp_path: Path, arguments: list[str]):
+def test_a_key_on_the_command_line_is_refused_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
+):
     (tmp_path / "in.json").write_text(json.dumps(SAMPLES))
-    command = ["caption", "in.json", "--output", "out.json", "--model", "fake", *arguments]
-    said = run(tmp_path, command, "http://localhost:9/v1", debug=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    monkeypatch.setenv(URL_VARIABLE, "http://localhost:9/v1")
+    try:
+        code = main(["caption", "in.json", "--output", "out.json", "--model", "fake", *arguments])
+    except SystemExit as refused:
+        code = refused.code
+    assert code
+    said = "".join(capfd.readouterr())
     require_no_secret(said, "the terminal")
     assert KEY_VARIABLE in said
     assert [path.name for path in tmp_path.iterdir()] == ["in.json"]

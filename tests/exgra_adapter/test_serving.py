@@ -37,6 +37,8 @@ QUESTION = "Is there a lesion?"
 LENGTH = 8
 # What the export changes by rounding: everything else keeps its bits.
 ROUNDED = {"plain": False, "lora": False, "sci": False, "dci": True, "dci-lora": True}
+# What they add is in "dci-lora" as well.
+SLOW = ("lora", "sci")
 
 # Another program. Importing this project fails, wherever it is installed.
 FOREIGN = """
@@ -103,7 +105,10 @@ def tiny() -> tuple[Any, Any]:
     return build_tiny_model([QUESTION, "yes, on the left", "What is shown?"], seed=0)
 
 
-@pytest.fixture(scope="module", params=ROUNDED)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(each, marks=[pytest.mark.slow] if each in SLOW else []) for each in ROUNDED],
+)
 def exported(request: pytest.FixtureRequest, tiny: tuple[Any, Any], tmp_path_factory: Any) -> Exported:
     folder = tmp_path_factory.mktemp("served")
     model, processor = copy.deepcopy(tiny)
